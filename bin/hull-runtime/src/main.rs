@@ -1,0 +1,3 @@
+//! OCI runtime command and container monitor.
+
+fn main() {}

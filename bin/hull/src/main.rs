@@ -1,0 +1,3 @@
+//! The hull command.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The Hull engine daemon.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The engine's actions, container state machines, reconciliation and events.

@@ -1,0 +1,1 @@
+//! The record of truth: an embedded database of containers, images, networks, volumes.

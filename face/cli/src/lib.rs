@@ -1,0 +1,1 @@
+//! Docker's command line for Hull: one file per command.

@@ -1,0 +1,1 @@
+//! The Docker Engine REST API turned into engine actions.

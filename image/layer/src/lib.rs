@@ -1,0 +1,1 @@
+//! Layers and snapshots: applying, diffing and mounting file system trees.

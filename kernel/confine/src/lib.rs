@@ -1,0 +1,1 @@
+//! Least privilege: capabilities, seccomp filters, no-new-privileges, LSM labels.

@@ -1,0 +1,1 @@
+//! Mounts through descriptors: overlay, bind, attributes, mountinfo.

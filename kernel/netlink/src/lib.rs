@@ -1,0 +1,1 @@
+//! rtnetlink and nftables requests used by Hull's networks.

@@ -1,0 +1,1 @@
+//! System calls rustix lacks, the only crate that may use unsafe.

@@ -1,0 +1,1 @@
+//! Container networks: address management, bridge, veth, published ports, name files.

@@ -1,0 +1,1 @@
+//! A container's parent: stdio, logs, attach, exec, exit record; and its client.

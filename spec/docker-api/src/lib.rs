@@ -1,0 +1,1 @@
+//! The Docker Engine API as data: request, response and stream types.

@@ -1,0 +1,1 @@
+//! Names and documents every part of Hull agrees on: digests, references, ids, OCI image documents.

@@ -1,0 +1,1 @@
+//! Suites that drive Hull through its command line, API and runtime, as real clients do.

@@ -1,0 +1,3 @@
+//! Project tasks: demo, test, dist, install, bench, checks.
+
+fn main() {}
