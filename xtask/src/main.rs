@@ -1,3 +1,56 @@
 //! Project tasks: demo, test, dist, install, bench, checks.
+//!
+//! `cargo xtask` lists them. Each prints the steps it takes while it takes them.
 
-fn main() {}
+mod check;
+mod dist;
+mod install;
+mod project;
+mod step;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use project::Project;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Hull's project tasks", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Format, lints, layers of crates, unsafe code and documentation
+    Check,
+    /// Everything that continuous integration runs: check, unit tests, suites as root in private namespaces
+    Test(test::Options),
+    /// Build the static release binaries into target/dist
+    Dist,
+    /// Put binaries and systemd units in place
+    Install(install::Options),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    let project = Project::locate()?;
+    match task {
+        Task::Check => check::run(&project),
+        Task::Test(options) => test::run(&project, &options),
+        Task::Dist => dist::run(&project).map(drop),
+        Task::Install(options) => install::run(&project, &options),
+    }
+}
