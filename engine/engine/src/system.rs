@@ -1,0 +1,1 @@
+//! Actions about the engine as a whole: info, version, disk usage.
