@@ -12,8 +12,8 @@ use crate::{Config, Engine, EngineId, Error, Result};
 mod actions;
 
 pub use actions::{
-    AttachOptions, ClientStream, ExtractOptions, ListOptions, Logs, LogsOptions, RemoveOptions, Stats, StopOptions,
-    Wait, WaitCondition,
+    AttachOptions, ClientStream, ExtractOptions, ListOptions, Logs, LogsOptions, RemoveOptions, Stats,
+    StopOptions, Wait, WaitCondition,
 };
 
 /// The containers of an engine.
@@ -203,7 +203,12 @@ impl Engine {
     }
 
     /// Unpacks a tar archive (plain, gzip, zstd) into a directory of the container.
-    pub async fn container_extract(&self, _id: &str, _options: ExtractOptions, _archive: ByteStream) -> Result<()> {
+    pub async fn container_extract(
+        &self,
+        _id: &str,
+        _options: ExtractOptions,
+        _archive: ByteStream,
+    ) -> Result<()> {
         Err(Error::not_implemented("container copy"))
     }
 
