@@ -1,0 +1,60 @@
+//! Descriptors: `close_range(2)`, `dup2` onto the standard streams.
+
+use crate::{Result, check};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+/// Marks every descriptor from `first` on close-on-exec (`close_range(2)`, `CLOSE_RANGE_CLOEXEC`).
+pub fn cloexec_from(first: u32) -> Result<()> {
+    const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+    // SAFETY: only a flag of descriptors changes, no descriptor is closed under an owner.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Makes `number` a copy of `fd`, without close-on-exec; what `number` was is closed (`dup2(2)`).
+/// For the standard streams (0, 1, 2) only, which nobody owns as a value.
+pub fn set_standard_stream(fd: impl AsFd, number: i32) -> Result<()> {
+    if !(0..=2).contains(&number) {
+        return Err(rustix::io::Errno::INVAL);
+    }
+    let fd = fd.as_fd().as_raw_fd();
+    if fd == number {
+        // dup2 onto itself leaves close-on-exec set.
+        // SAFETY: F_SETFD takes a plain integer.
+        return check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }.into()).map(drop);
+    }
+    // SAFETY: 0 to 2 are not owned by any value (std only borrows them), so no owner loses its descriptor.
+    check(unsafe { libc::dup2(fd, number) }.into()).map(drop)
+}
+
+/// Takes ownership of a descriptor number inherited at exec (announced by a flag or a variable).
+/// Fails with `EBADF` when it is not open, and for the standard streams. The caller must be the only taker;
+/// taking twice is prevented by marking what was taken close-on-exec: an inherited one is not.
+pub fn take_inherited(number: i32) -> Result<OwnedFd> {
+    if number <= 2 {
+        return Err(rustix::io::Errno::BADF);
+    }
+    // SAFETY: F_GETFD on any number is harmless.
+    let flags = check(unsafe { libc::fcntl(number, libc::F_GETFD) }.into())?;
+    if flags & libc::c_long::from(libc::FD_CLOEXEC) != 0 {
+        // Everything this process opens itself is close-on-exec, so this one has an owner already.
+        return Err(rustix::io::Errno::BUSY);
+    }
+    // SAFETY: plain integers.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: open, and inherited: Rust code here opens descriptors close-on-exec, so no value owns this one.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A copy of `fd` (`F_DUPFD_CLOEXEC`) whose number is at least `min`.
+pub fn dup_from(fd: impl AsFd, min: i32) -> Result<OwnedFd> {
+    // SAFETY: plain integers.
+    let new = check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_DUPFD_CLOEXEC, min) }.into())?;
+    // SAFETY: just made by the kernel, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(new as i32) })
+}
+
+/// Keeps `fd` open through exec.
+pub fn keep_on_exec(fd: impl AsFd) -> Result<()> {
+    // SAFETY: plain integers.
+    check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETFD, 0) }.into()).map(drop)
+}

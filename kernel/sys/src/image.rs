@@ -1,0 +1,105 @@
+//! The program's own image, protected from what runs in a container (CVE-2019-5736).
+//!
+//! A container's process can reach the runtime's file through `/proc/<pid>/exe` while the runtime is inside
+//! the container's pid namespace. So the runtime never executes from a writable file there: either from a sealed
+//! memory copy (made once by an engine and shared by all its monitors) or from a read-only overlay of itself.
+
+use crate::Result;
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
+
+/// A copy of the file in memory that nobody can change any more (`memfd_create(2)` with every seal), ready to be
+/// executed. Close-on-exec.
+pub fn sealed_copy(file: impl AsFd) -> Result<OwnedFd> {
+    let copy = rustix::fs::memfd_create(
+        c"hull-runtime",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::from_bits_retain(0x10), // MFD_EXEC
+    )?;
+    let size = rustix::fs::fstat(&file)?.st_size as u64;
+    let mut offset = 0;
+    while offset < size {
+        let left = (size - offset) as usize;
+        if rustix::fs::sendfile(&copy, &file, Some(&mut offset), left)? == 0 {
+            break;
+        }
+    }
+    rustix::fs::fcntl_add_seals(
+        &copy,
+        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+    )?;
+    Ok(copy)
+}
+
+/// Whether this process executes from a sealed memory copy or from a read-only overlay.
+pub fn is_protected_image() -> Result<bool> {
+    let exe = rustix::fs::open(c"/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let needed = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
+    match rustix::fs::fcntl_get_seals(&exe) {
+        Ok(seals) => return Ok(seals.contains(needed)),
+        Err(Errno::INVAL) => {}
+        Err(error) => return Err(error),
+    }
+    let fs = rustix::fs::fstatvfs(&exe)?;
+    let kind = rustix::fs::fstatfs(&exe)?.f_type as u64;
+    Ok(kind == OVERLAYFS_SUPER_MAGIC && fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+/// This process's own file, opened through a private read-only overlay that has no upper layer: the file cannot be
+/// written through it by anyone, whatever mounts they may change, and its pages are shared with the original.
+pub fn read_only_self() -> Result<OwnedFd> {
+    let exe = rustix::fs::readlink(c"/proc/self/exe", Vec::new())?;
+    let exe = Path::new(std::ffi::OsStr::new(exe.to_str().map_err(|_| Errno::INVAL)?));
+    let (Some(directory), Some(name)) = (exe.parent(), exe.file_name()) else { return Err(Errno::INVAL) };
+    let own = rustix::fs::stat(c"/proc/self/exe")?;
+    let fs = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    // Two layers are needed when there is no upper one. They must not be the same directory; an empty one will do.
+    rustix::mount::fsconfig_set_string(&fs, c"lowerdir+", directory)?;
+    rustix::mount::fsconfig_set_string(&fs, c"lowerdir+", c"/proc/self/fdinfo")?;
+    rustix::mount::fsconfig_create(&fs)?;
+    let mount = rustix::mount::fsmount(
+        &fs,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::MOUNT_ATTR_RDONLY
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV,
+    )?;
+    let file =
+        rustix::fs::openat(&mount, name, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty())?;
+    let seen = rustix::fs::fstat(&file)?;
+    // The path may have been replaced since this process began: then it is another program.
+    if (seen.st_ino, seen.st_size) != (own.st_ino, own.st_size) {
+        return Err(Errno::STALE);
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Seek, Write};
+
+    #[test]
+    fn a_sealed_copy_has_the_content_and_cannot_be_written() {
+        let mut source = tempfile::tempfile().expect("file");
+        source.write_all(&vec![7u8; 100_000]).expect("write");
+        source.rewind().expect("rewind");
+        let copy = sealed_copy(&source).expect("copy");
+        let mut copy = std::fs::File::from(copy);
+        assert!(copy.write_all(b"x").is_err());
+        assert!(copy.set_len(0).is_err());
+        copy.rewind().expect("rewind");
+        let mut content = Vec::new();
+        copy.read_to_end(&mut content).expect("read");
+        assert_eq!(content, vec![7u8; 100_000]);
+    }
+
+    #[test]
+    fn the_test_program_is_not_protected() {
+        assert!(!is_protected_image().expect("asked"));
+    }
+}
