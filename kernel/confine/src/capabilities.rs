@@ -130,7 +130,8 @@ impl CapSet {
     /// The capabilities in the bounding set of the calling thread, which is what it could grant at most.
     pub fn bounding_of_caller() -> Self {
         let has = |number: &usize| {
-            thread::capability_is_in_bounding_set(CapabilitySet::from_bits_retain(1 << number)).unwrap_or(false)
+            thread::capability_is_in_bounding_set(CapabilitySet::from_bits_retain(1 << number))
+                .unwrap_or(false)
         };
         Self((0..NAMES.len()).filter(has).fold(0, |bits, number| bits | 1 << number))
     }
@@ -284,7 +285,11 @@ impl CapabilitySets {
     /// The sets an OCI spec asks for; a set that is absent there is empty.
     pub fn from_oci(capabilities: &LinuxCapabilities) -> Self {
         let set = |names: &Option<std::collections::HashSet<oci_spec::runtime::Capability>>| {
-            names.iter().flatten().filter_map(|name| name.to_string().parse().ok()).fold(CapSet::EMPTY, |a, b| a | b)
+            names
+                .iter()
+                .flatten()
+                .filter_map(|name| name.to_string().parse().ok())
+                .fold(CapSet::EMPTY, |a, b| a | b)
         };
         Self {
             bounding: set(capabilities.bounding()),
@@ -367,7 +372,10 @@ mod tests {
         let none: [&str; 0] = [];
         assert_eq!(base.tweak(&none, &none, false), Ok(base));
         assert_eq!(base.tweak(&none, &none, true), Ok(CapSet::ALL));
-        assert_eq!(base.tweak(&["NET_ADMIN"], &["ALL"], false), "NET_ADMIN".parse::<CapSet>().map_err(|_| unreachable!()));
+        assert_eq!(
+            base.tweak(&["NET_ADMIN"], &["ALL"], false),
+            "NET_ADMIN".parse::<CapSet>().map_err(|_| unreachable!())
+        );
         assert_eq!(base.tweak(&["all"], &["chown"], false).unwrap().bits(), CapSet::ALL.bits() & !1);
         // Added after dropping: a name in both is granted.
         assert_eq!(base.tweak(&["chown"], &["chown"], false), Ok(base));

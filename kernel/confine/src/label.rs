@@ -28,9 +28,8 @@ pub struct LabelError {
 /// Whether the running kernel has `module` enabled.
 pub fn enabled(module: Module) -> bool {
     match module {
-        Module::AppArmor => {
-            std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.first() == Some(&b'Y'))
-        }
+        Module::AppArmor => std::fs::read("/sys/module/apparmor/parameters/enabled")
+            .is_ok_and(|text| text.first() == Some(&b'Y')),
         Module::SeLinux => Path::new("/sys/fs/selinux/enforce").exists(),
     }
 }
@@ -42,10 +41,9 @@ pub fn enabled(module: Module) -> bool {
 pub fn write(module: Module, label: &str) -> Result<(), LabelError> {
     let (paths, text) = match module {
         // The first path is where a kernel with stacked modules has it, the second the historical one.
-        Module::AppArmor => (
-            ["/proc/thread-self/attr/apparmor/exec", "/proc/thread-self/attr/exec"],
-            format!("exec {label}"),
-        ),
+        Module::AppArmor => {
+            (["/proc/thread-self/attr/apparmor/exec", "/proc/thread-self/attr/exec"], format!("exec {label}"))
+        }
         Module::SeLinux => {
             (["/proc/thread-self/attr/selinux/exec", "/proc/thread-self/attr/exec"], label.to_owned())
         }

@@ -95,12 +95,18 @@ impl Connection {
     /// [`ConnectionError::Connect`].
     pub fn connect(socket: &Path) -> Result<Self, ConnectionError> {
         let connect = || -> io::Result<OwnedFd> {
-            let fd =
-                rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+            let fd = rustix::net::socket_with(
+                AddressFamily::UNIX,
+                SocketType::SEQPACKET,
+                SocketFlags::CLOEXEC,
+                None,
+            )?;
             rustix::net::connect(&fd, &SocketAddrUnix::new(socket)?)?;
             Ok(fd)
         };
-        connect().map(|socket| Self { socket }).map_err(|source| ConnectionError::Connect(socket.into(), source))
+        connect()
+            .map(|socket| Self { socket })
+            .map_err(|source| ConnectionError::Connect(socket.into(), source))
     }
 
     /// Takes a connected SOCK_SEQPACKET socket.

@@ -9,8 +9,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 
 /// Longest message sent in a record; well under the default `net.core.wmem_default`.
@@ -59,11 +59,12 @@ pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<Message>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-    let received = match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut record)], &mut control, flags) {
-        Ok(received) => received,
-        Err(rustix::io::Errno::CONNRESET | rustix::io::Errno::PIPE) => return Ok(None),
-        Err(errno) => return Err(errno.into()),
-    };
+    let received =
+        match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut record)], &mut control, flags) {
+            Ok(received) => received,
+            Err(rustix::io::Errno::CONNRESET | rustix::io::Errno::PIPE) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
     let mut fds: Vec<OwnedFd> = control
         .drain()
         .filter_map(|message| match message {
@@ -86,7 +87,8 @@ pub(crate) fn receive(socket: impl AsFd) -> io::Result<Option<Message>> {
 }
 
 fn read_memfd(fd: Option<OwnedFd>) -> io::Result<Vec<u8>> {
-    let fd = fd.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "long message without its memfd"))?;
+    let fd =
+        fd.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "long message without its memfd"))?;
     let mut file = File::from(fd);
     file.rewind()?;
     let mut message = Vec::new();

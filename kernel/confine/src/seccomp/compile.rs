@@ -15,7 +15,8 @@
 use std::ops::Range;
 
 use hull_sys::seccomp::{
-    FLAG_LOG, FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, FLAG_TSYNC, FLAG_WAIT_KILLABLE_RECV, SockFilter as Instruction,
+    FLAG_LOG, FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, FLAG_TSYNC, FLAG_WAIT_KILLABLE_RECV,
+    SockFilter as Instruction,
 };
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompFilterFlag as Flag,
@@ -300,7 +301,8 @@ fn uses(rules: &[Rule<'_>], abi: Abi) -> (Vec<Use>, Option<u32>) {
 }
 
 fn leaf(rules: &[Rule<'_>], uses: &[Use]) -> Leaf {
-    let unconditional = |used: &&Use| used.selector.is_none() && rules[usize::from(used.rule)].conditions.is_empty();
+    let unconditional =
+        |used: &&Use| used.selector.is_none() && rules[usize::from(used.rule)].conditions.is_empty();
     match uses.iter().find(unconditional) {
         Some(used) => Leaf::Return(rules[usize::from(used.rule)].answer),
         None => Leaf::Test(uses.iter().map(|used| (used.rule, used.selector)).collect()),
@@ -340,7 +342,13 @@ fn section(out: &mut Vec<Instruction>, arch: u32, body: impl FnOnce(&mut Vec<Ins
 }
 
 /// A binary search tree over `ranges`; the accumulator holds the number.
-fn search(out: &mut Vec<Instruction>, rules: &[Rule<'_>], ranges: &[(u32, Leaf)], narrow: bool, default: u32) {
+fn search(
+    out: &mut Vec<Instruction>,
+    rules: &[Rule<'_>],
+    ranges: &[(u32, Leaf)],
+    narrow: bool,
+    default: u32,
+) {
     if let [(_, leaf)] = ranges {
         return emit_leaf(out, rules, leaf, narrow, default);
     }

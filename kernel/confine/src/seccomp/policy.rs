@@ -135,7 +135,12 @@ fn rule(names: &str, action: Action, errno: Option<u32>, arg: Option<LinuxSeccom
 }
 
 fn compare(index: usize, op: Operator, value: u64) -> LinuxSeccompArg {
-    LinuxSeccompArgBuilder::default().index(index).value(value).op(op).build().expect("every field has a default")
+    LinuxSeccompArgBuilder::default()
+        .index(index)
+        .value(value)
+        .op(op)
+        .build()
+        .expect("every field has a default")
 }
 
 #[cfg(test)]
@@ -149,7 +154,8 @@ mod tests {
     #[test]
     fn capabilities_open_what_they_stand_for() {
         let usual = names(CapSet::DOCKER_DEFAULT);
-        for denied in ["mount", "bpf", "setns", "unshare", "reboot", "kexec_load", "keyctl", "io_uring_setup"] {
+        for denied in ["mount", "bpf", "setns", "unshare", "reboot", "kexec_load", "keyctl", "io_uring_setup"]
+        {
             assert!(!usual.iter().any(|name| name == denied), "{denied}");
         }
         assert!(usual.iter().any(|name| name == "chroot"));

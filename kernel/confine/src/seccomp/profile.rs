@@ -144,7 +144,10 @@ impl Machine {
         }
         if let Some(includes) = &rule.includes {
             let every_cap = includes.caps.iter().flatten().all(|name| self.has(name));
-            if !every_cap || here(&includes.arches) == Some(false) || self.new_enough(includes)? == Some(false) {
+            if !every_cap
+                || here(&includes.arches) == Some(false)
+                || self.new_enough(includes)? == Some(false)
+            {
                 return Ok(false);
             }
         }
@@ -157,7 +160,9 @@ impl Machine {
     }
 
     fn new_enough(&self, condition: &Condition) -> Result<Option<bool>, ProfileError> {
-        let Some(text) = condition.min_kernel.as_deref().filter(|text| !text.is_empty()) else { return Ok(None) };
+        let Some(text) = condition.min_kernel.as_deref().filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
         let least = parse_version(text).ok_or_else(|| ProfileError::MinKernel(text.to_owned()))?;
         Ok(Some(self.kernel >= least))
     }
