@@ -1,6 +1,9 @@
 //! Networks: create, list, inspect, remove, connect, disconnect, prune; and attaching containers.
 
-use hull_docker_api::{EndpointSettings, PortMap};
+use hull_docker_api::{
+    EndpointSettings, Filters, NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse,
+    NetworkDisconnectRequest, NetworkInspect, NetworksPruned, PortMap,
+};
 
 use crate::{Config, Engine, EngineId, Error, Result};
 
@@ -77,5 +80,43 @@ impl Engine {
     #[allow(dead_code)]
     pub(crate) async fn network_reconcile(&self, _live: Vec<(String, String, Attached)>) -> Result<()> {
         Ok(())
+    }
+}
+
+/// Actions of clients. `name` is a name, an id or a unique beginning of an id.
+impl Engine {
+    /// Networks that pass the filters.
+    pub async fn network_list(&self, _filters: &Filters) -> Result<Vec<NetworkInspect>> {
+        Err(Error::not_implemented("network list"))
+    }
+
+    /// Makes a network.
+    pub async fn network_create(&self, _request: NetworkCreateRequest) -> Result<NetworkCreateResponse> {
+        Err(Error::not_implemented("network create"))
+    }
+
+    /// One network with its containers; `scope` empty for any.
+    pub async fn network_inspect(&self, _name: &str, _scope: &str) -> Result<NetworkInspect> {
+        Err(Error::not_implemented("network inspect"))
+    }
+
+    /// Removes a network that no container is in.
+    pub async fn network_remove(&self, _name: &str) -> Result<()> {
+        Err(Error::not_implemented("network remove"))
+    }
+
+    /// Puts a container into a network.
+    pub async fn network_connect(&self, _name: &str, _request: NetworkConnectRequest) -> Result<()> {
+        Err(Error::not_implemented("network connect"))
+    }
+
+    /// Takes a container out of a network.
+    pub async fn network_disconnect(&self, _name: &str, _request: NetworkDisconnectRequest) -> Result<()> {
+        Err(Error::not_implemented("network disconnect"))
+    }
+
+    /// Removes all networks that no container is in.
+    pub async fn network_prune(&self, _filters: &Filters) -> Result<NetworksPruned> {
+        Err(Error::not_implemented("network prune"))
     }
 }

@@ -227,7 +227,8 @@ fn make_dir(path: &Path, mode: u32, parents: bool) -> io::Result<()> {
 
 /// Whether another file system begins at `path`. Enough for volumes, whose parent is never bound onto itself.
 fn is_mount_point(path: &Path) -> bool {
-    let (Ok(here), Some(Ok(above))) = (fs::symlink_metadata(path), path.parent().map(fs::symlink_metadata)) else {
+    let (Ok(here), Some(Ok(above))) = (fs::symlink_metadata(path), path.parent().map(fs::symlink_metadata))
+    else {
         return false;
     };
     here.dev() != above.dev()

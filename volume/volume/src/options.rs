@@ -37,7 +37,9 @@ impl MountOptions {
     /// # Errors
     /// [`InvalidOptions`], status 400 for a client.
     pub fn parse(options: &BTreeMap<String, String>) -> Result<Option<MountOptions>, InvalidOptions> {
-        if let Some(unknown) = options.keys().find(|key| !matches!(key.as_str(), "type" | "o" | "device" | "size")) {
+        if let Some(unknown) =
+            options.keys().find(|key| !matches!(key.as_str(), "type" | "o" | "device" | "size"))
+        {
             return Err(InvalidOptions::Unknown(unknown.clone()));
         }
         if options.get("size").is_some_and(|size| !matches!(size.trim(), "" | "0")) {
@@ -48,7 +50,9 @@ impl MountOptions {
                 return Err(InvalidOptions::Missing(needed));
             }
         }
-        let (Some(device), Some(fs_type)) = (options.get("device"), options.get("type")) else { return Ok(None) };
+        let (Some(device), Some(fs_type)) = (options.get("device"), options.get("type")) else {
+            return Ok(None);
+        };
         let (flags, data) = split_options(options.get("o").map_or("", String::as_str));
         let mount = MountOptions { fs_type: fs_type.clone(), device: device.clone(), flags, data };
         mount.check_address()?;
@@ -129,7 +133,9 @@ mod tests {
 
     #[test]
     fn flags_are_split_from_file_system_options() {
-        let mount = parse(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,noexec,uid=7,ro")]).unwrap().unwrap();
+        let mount = parse(&[("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,noexec,uid=7,ro")])
+            .unwrap()
+            .unwrap();
         assert_eq!(mount.data(), "size=1m,uid=7");
         assert_eq!(mount.flags, MountFlags::NOEXEC | MountFlags::RDONLY);
         assert_eq!(mount.bound_directory(), None);
