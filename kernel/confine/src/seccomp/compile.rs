@@ -289,11 +289,12 @@ fn uses(rules: &[Rule<'_>], abi: Abi) -> (Vec<Use>, Option<u32>) {
             }
             // A multiplexer's further arguments are in memory: a rule that compares them cannot be expressed.
             if abi == Abi::I386
-                && rule.effective
-                && rule.conditions.is_empty()
                 && let Some((number, selector)) = multiplexed(name)
             {
-                uses.push(Use { number, rule: rule_index, selector: Some(selector) });
+                last = last.max(Some(number));
+                if rule.effective && rule.conditions.is_empty() {
+                    uses.push(Use { number, rule: rule_index, selector: Some(selector) });
+                }
             }
         }
     }
@@ -509,3 +510,6 @@ fn distance(at: usize, target: usize) -> u32 {
     let Range { start, end } = at + 1..target;
     (end - start) as u32
 }
+
+#[cfg(test)]
+mod tests;
