@@ -1,1 +1,2 @@
-//! Layers and snapshots: applying, diffing and mounting file system trees.
+//! x
+pub mod tar;
