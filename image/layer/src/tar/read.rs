@@ -177,7 +177,8 @@ impl<R: BufRead> Reader<R> {
         };
         let device = match kind {
             Kind::CharDevice | Kind::BlockDevice => {
-                let part = |range| number(range, "device").and_then(|n| u32::try_from(n).map_err(|_| bad("device")));
+                let part =
+                    |range| number(range, "device").and_then(|n| u32::try_from(n).map_err(|_| bad("device")));
                 (part(329..337)?, part(337..345)?)
             }
             _ => (0, 0),
@@ -295,7 +296,10 @@ impl<R: BufRead> Reader<R> {
                 return checked(map, real, self.data_left).map(|map| (real, map)).ok_or_else(bad);
             }
             if map.len() as u64 * 24 > self.limits.header_bytes {
-                return Err(TarError::HugeHeader { size: map.len() as u64 * 24, limit: self.limits.header_bytes });
+                return Err(TarError::HugeHeader {
+                    size: map.len() as u64 * 24,
+                    limit: self.limits.header_bytes,
+                });
             }
             let block = self.block()?.ok_or(TarError::Truncated)?;
             more = block[504] != 0;
@@ -339,7 +343,9 @@ impl<R: BufRead> Reader<R> {
                 if read > reader.limits.header_bytes {
                     return None;
                 }
-                pending.extend(reader.limited((BLOCK as u64).min(reader.data_left)).ok().filter(|b| !b.is_empty())?);
+                pending.extend(
+                    reader.limited((BLOCK as u64).min(reader.data_left)).ok().filter(|b| !b.is_empty())?,
+                );
             }
         };
         let count = next(self)?;

@@ -45,7 +45,8 @@ fn what_is_written_is_read() {
     let mut link = (Entry::new(Kind::Symlink, "l"), vec![]);
     link.0.link = "../".repeat(60).into_bytes();
     let prefixed = file(format!("{}/{}", "p".repeat(120), "n".repeat(90)), b"");
-    let entries = vec![odd, device, link, prefixed, (Entry::new(Kind::Fifo, "f"), vec![]), file("empty", b"")];
+    let entries =
+        vec![odd, device, link, prefixed, (Entry::new(Kind::Fifo, "f"), vec![]), file("empty", b"")];
     assert_eq!(read(&write(&entries)).unwrap(), entries);
 }
 
@@ -66,7 +67,8 @@ fn agrees_with_gnu_tar() {
         vec!["--format=posix", "--sparse", "--sparse-version=0.1"],
         vec!["--format=posix", "--sparse", "--sparse-version=1.0"],
     ] {
-        let out = Command::new("tar").args(&options).args(["-c", "-C"]).arg(dir.path()).arg(".").output().unwrap();
+        let out =
+            Command::new("tar").args(&options).args(["-c", "-C"]).arg(dir.path()).arg(".").output().unwrap();
         assert!(out.status.success());
         let entries = read(&out.stdout).unwrap();
         let named = |n: &str| entries.iter().find(|(e, _)| e.name == format!("./{n}").into_bytes()).unwrap();

@@ -131,7 +131,8 @@ fn put_name(header: &mut [u8; BLOCK], name: &[u8]) -> bool {
     if !name.is_ascii() || name.len() > 255 {
         return false;
     }
-    let split = (name.len().saturating_sub(101)..name.len().saturating_sub(1)).find(|i| name[*i] == b'/' && *i > 0);
+    let split =
+        (name.len().saturating_sub(101)..name.len().saturating_sub(1)).find(|i| name[*i] == b'/' && *i > 0);
     match split {
         Some(at) if at <= 155 => {
             header[..100].fill(0);
