@@ -145,3 +145,21 @@ impl Engine {
         Err(Error::not_implemented("image disk usage"))
     }
 }
+
+/// The instant of an `until` filter: seconds since 1970, RFC 3339, or a duration before now (`10m`, `24h`).
+pub(crate) fn until(filters: &Filters) -> Result<Option<jiff::Timestamp>> {
+    let text = match filters.values("until") {
+        [] => return Ok(None),
+        [one] => one.as_str(),
+        _ => return Err(Error::invalid("more than one until filter specified")),
+    };
+    let invalid = || Error::invalid(format!("invalid filter 'until={text}'"));
+    if let Ok(seconds) = text.split('.').next().unwrap_or(text).parse::<i64>() {
+        return jiff::Timestamp::from_second(seconds).map(Some).map_err(|_| invalid());
+    }
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Ok(Some(at));
+    }
+    let span: jiff::SignedDuration = text.parse().map_err(|_| invalid())?;
+    jiff::Timestamp::now().checked_sub(span).map(Some).map_err(|_| invalid())
+}
