@@ -37,6 +37,10 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
         check::run(project)?;
     }
     step("build programs and tests", || build(project))?;
+    step("packages that the tests use", || {
+        hull_fixtures::prepare().iter().for_each(|lacking| eprintln!("    not to be had: {lacking}"));
+        Ok(())
+    })?;
 
     let skips = tempfile::NamedTempFile::new()?;
     let run = |name: &str, arguments: &[&str]| {
