@@ -1,0 +1,147 @@
+//! The OCI runtime command, as an engine or a person calls it. The same cases run on runc and crun, which tests
+//! the cases.
+
+mod bundle;
+mod cases;
+mod under_test;
+
+use anyhow::Result;
+use hull_fixtures::skip;
+use under_test::Runtime;
+
+/// Runs one case on one runtime, or says why not.
+fn on(name: &str, case: impl FnOnce(&Runtime) -> Result<()>) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        skip(name, "needs root");
+        return Ok(());
+    }
+    match Runtime::named(name)? {
+        Ok(runtime) => case(&runtime),
+        Err(why) => {
+            skip(name, &why);
+            Ok(())
+        }
+    }
+}
+
+/// One test for each case and runtime.
+macro_rules! suite {
+    ($runtime:ident: $($module:ident::$case:ident)*) => {
+        mod $runtime {
+            $(#[test] fn $case() -> anyhow::Result<()> {
+                super::on(stringify!($runtime), super::cases::$module::$case)
+            })*
+        }
+    };
+}
+
+suite!(hull:
+    lifecycle::stdout_and_exit_code_are_the_process_s
+    lifecycle::standard_input_reaches_the_process
+    lifecycle::created_waits_for_start
+    lifecycle::kill_delivers_the_signal
+    lifecycle::misuse_is_refused
+    lifecycle::force_deletes_a_running_container
+    lifecycle::deleting_leaves_nothing
+    lifecycle::a_missing_command_is_127_and_leaves_nothing
+    lifecycle::a_file_that_cannot_be_executed_is_126
+    lifecycle::a_broken_configuration_is_refused
+    lifecycle::list_tells_containers
+    lifecycle::ps_tells_processes
+    lifecycle::spec_writes_a_configuration_that_runs
+    lifecycle::features_are_told
+    lifecycle::the_pid_file_is_written
+    isolation::namespaces_are_own
+    isolation::a_namespace_not_asked_for_is_shared
+    isolation::a_namespace_is_joined_by_path
+    isolation::the_host_name_is_set
+    isolation::capabilities_are_the_ones_asked_for
+    isolation::seccomp_refuses
+    isolation::no_new_privileges_is_set
+    isolation::masked_and_read_only_paths
+    isolation::devices_that_are_not_allowed_are_refused
+    isolation::user_namespaces_map_ids
+    isolation::nothing_of_the_machine_s_root_is_to_be_seen
+    isolation::descriptors_do_not_leak
+    process::user_groups_and_umask
+    process::environment_and_folder
+    process::resource_limits
+    process::sysctls
+    process::oom_score
+    process::exec_runs_in_the_container
+    process::exec_takes_user_environment_and_folder
+    process::exec_codes
+    process::a_terminal_is_sent_to_the_console_socket
+    mounts::a_read_only_root
+    mounts::tmpfs_with_its_options
+    mounts::binds
+    mounts::standard_devices
+    limits::limits_are_written
+    limits::the_number_of_processes_is_bounded
+    limits::too_much_memory_is_killed
+    hooks::run_in_order_with_the_state
+    hooks::a_failing_hook_fails_the_container
+);
+
+// runc runs poststart hooks in create, before the process is started, so the order of hooks is not asked of it.
+suite!(runc:
+    lifecycle::stdout_and_exit_code_are_the_process_s
+    lifecycle::standard_input_reaches_the_process
+    lifecycle::created_waits_for_start
+    lifecycle::kill_delivers_the_signal
+    lifecycle::misuse_is_refused
+    lifecycle::force_deletes_a_running_container
+    lifecycle::deleting_leaves_nothing
+    lifecycle::a_broken_configuration_is_refused
+    lifecycle::list_tells_containers
+    lifecycle::ps_tells_processes
+    lifecycle::spec_writes_a_configuration_that_runs
+    lifecycle::features_are_told
+    lifecycle::the_pid_file_is_written
+    isolation::namespaces_are_own
+    isolation::a_namespace_not_asked_for_is_shared
+    isolation::a_namespace_is_joined_by_path
+    isolation::the_host_name_is_set
+    isolation::capabilities_are_the_ones_asked_for
+    isolation::seccomp_refuses
+    isolation::no_new_privileges_is_set
+    isolation::masked_and_read_only_paths
+    isolation::devices_that_are_not_allowed_are_refused
+    isolation::user_namespaces_map_ids
+    isolation::nothing_of_the_machine_s_root_is_to_be_seen
+    isolation::descriptors_do_not_leak
+    process::user_groups_and_umask
+    process::environment_and_folder
+    process::resource_limits
+    process::sysctls
+    process::oom_score
+    process::exec_runs_in_the_container
+    process::exec_takes_user_environment_and_folder
+    process::exec_codes
+    process::a_terminal_is_sent_to_the_console_socket
+    mounts::a_read_only_root
+    mounts::tmpfs_with_its_options
+    mounts::binds
+    mounts::standard_devices
+    limits::limits_are_written
+    limits::the_number_of_processes_is_bounded
+    limits::too_much_memory_is_killed
+    hooks::a_failing_hook_fails_the_container
+);
+
+suite!(crun:
+    lifecycle::stdout_and_exit_code_are_the_process_s
+    lifecycle::created_waits_for_start
+    lifecycle::kill_delivers_the_signal
+    lifecycle::deleting_leaves_nothing
+    isolation::namespaces_are_own
+    isolation::capabilities_are_the_ones_asked_for
+    isolation::seccomp_refuses
+    isolation::masked_and_read_only_paths
+    process::user_groups_and_umask
+    process::exec_runs_in_the_container
+    process::a_terminal_is_sent_to_the_console_socket
+    mounts::binds
+    limits::limits_are_written
+    hooks::run_in_order_with_the_state
+);
