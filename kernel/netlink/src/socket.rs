@@ -95,25 +95,19 @@ impl Socket {
     pub(crate) fn transact(&self, buffer: &Buffer, pending: &[Pending]) -> Result<(), NetlinkError> {
         let Some(first) = pending.first() else { return Ok(()) };
         self.send(buffer, &first.operation)?;
-        let mut answers: Vec<Option<Result<(), NetlinkError>>> = pending.iter().map(|_| None).collect();
-        while let Some(missing) = answers.iter().position(Option::is_none) {
-            // Requests are handled within send(2), so what has not arrived by now never will: do not wait for it.
-            let datagram = match self.receive(RecvFlags::DONTWAIT) {
-                Ok(datagram) => datagram,
-                Err(source) => {
-                    return Err(first_refusal(answers).unwrap_or_else(|| NetlinkError::Receive {
-                        operation: pending[missing].operation.clone(),
-                        source,
-                    }));
-                }
-            };
-            for message in messages(&datagram).filter(|message| message.kind == NLMSG_ERROR) {
-                if let Some(index) = pending.iter().position(|p| p.sequence == message.sequence) {
-                    answers[index] = Some(answer(&pending[index], message));
-                }
+        let mut missing = pending.len();
+        let mut refusals: Vec<Option<NetlinkError>> = pending.iter().map(|_| None).collect();
+        self.answers(&first.operation, |message| {
+            if let Some(index) = pending.iter().position(|request| request.sequence == message.sequence) {
+                missing = missing.saturating_sub(1);
+                refusals[index] = answer(&pending[index], message).err();
             }
+        })?;
+        match refusals.into_iter().flatten().next() {
+            Some(refusal) => Err(refusal),
+            None if missing > 0 => Err(unanswered(&first.operation)),
+            None => Ok(()),
         }
-        first_refusal(answers).map_or(Ok(()), Err)
     }
 
     /// Sends a transaction: requests that take effect together or not at all, between a begin and an end message.
@@ -127,25 +121,36 @@ impl Socket {
         requests: &[Pending],
     ) -> Result<(), NetlinkError> {
         self.send(buffer, &begin.operation)?;
-        let mut answered = 0;
+        let mut missing = requests.len();
         let mut refusal = None;
-        // As above, all answers there will be are there. After a failure of the whole, single ones may be missing.
-        while answered < requests.len() {
-            let datagram = match self.receive(RecvFlags::DONTWAIT) {
-                Ok(datagram) => datagram,
-                Err(source) => {
-                    let operation = begin.operation.clone();
-                    return Err(refusal.unwrap_or(NetlinkError::Receive { operation, source }));
+        self.answers(&begin.operation, |message| {
+            let request = requests.iter().find(|request| request.sequence == message.sequence);
+            missing -= usize::from(request.is_some());
+            if refusal.is_none() {
+                refusal = answer(request.unwrap_or(begin), message).err();
+            }
+        })?;
+        match refusal {
+            Some(refusal) => Err(refusal),
+            None if missing > 0 => Err(unanswered(&begin.operation)),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads all answers there are. Requests are handled within send(2), so what has not arrived by now never will:
+    /// nothing is waited for, and nothing is left for the next request to trip over.
+    fn answers(&self, operation: &str, mut each: impl FnMut(Received<'_>)) -> Result<(), NetlinkError> {
+        loop {
+            match self.receive(RecvFlags::DONTWAIT) {
+                Ok(datagram) => {
+                    messages(&datagram).filter(|message| message.kind == NLMSG_ERROR).for_each(&mut each);
                 }
-            };
-            for message in messages(&datagram).filter(|message| message.kind == NLMSG_ERROR) {
-                let request = requests.iter().find(|request| request.sequence == message.sequence);
-                answered += usize::from(request.is_some());
-                let result = answer(request.unwrap_or(begin), message);
-                refusal = refusal.or(result.err());
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(source) => {
+                    return Err(NetlinkError::Receive { operation: operation.to_owned(), source });
+                }
             }
         }
-        refusal.map_or(Ok(()), Err)
     }
 
     /// Sends a request for many objects and gives each answer's payload to `each`.
@@ -188,8 +193,8 @@ impl Socket {
     }
 }
 
-fn first_refusal(answers: Vec<Option<Result<(), NetlinkError>>>) -> Option<NetlinkError> {
-    answers.into_iter().flatten().find_map(Result::err)
+fn unanswered(operation: &str) -> NetlinkError {
+    NetlinkError::Receive { operation: operation.to_owned(), source: io::ErrorKind::WouldBlock.into() }
 }
 
 /// Reads an NLMSG_ERROR: error number (0 is an ack), the header it answers, attributes.

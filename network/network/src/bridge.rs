@@ -20,7 +20,8 @@ pub use reconcile::Reconciled;
 /// Name of the bridge of the first engine's default network.
 const DEFAULT_BRIDGE: &str = "hull0";
 
-/// Bridge networks of one engine in the network namespace of the calling thread. Holds no kernel state.
+/// Bridge networks of one engine. All calls must come from threads of one network namespace, the engine's. Holds no
+/// state but a socket; clones share it.
 #[derive(Debug, Clone)]
 pub struct Bridges {
     engine: String,

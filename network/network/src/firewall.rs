@@ -17,11 +17,12 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hull_netlink::NetlinkError;
 use hull_netlink::nft::{
-    ChainType, CtKey, DataType, Element, Expression as E, Family, Hook, MetaKey, Set, Transaction, Verdict,
-    concat, interface_name, is_missing,
+    ChainType, Connection, CtKey, DataType, Element, Expression as E, Family, Hook, MetaKey, Set,
+    Transaction, Verdict, concat, interface_name, is_missing,
 };
 
 use crate::record::{BridgeNetwork, PortMapping};
@@ -52,11 +53,13 @@ const NOTHING: [u8; 4] = [0; 4];
 #[derive(Debug, Clone)]
 pub(crate) struct Firewall {
     table: String,
+    /// Opened by the first transaction and kept, because closing it would wait for a grace period.
+    connection: Arc<Mutex<Option<Connection>>>,
 }
 
 impl Firewall {
     pub(crate) fn new(engine: &str) -> Self {
-        Self { table: format!("hull-{engine}") }
+        Self { table: format!("hull-{engine}"), connection: Arc::default() }
     }
 
     pub(crate) fn table(&self) -> &str {
@@ -65,6 +68,14 @@ impl Firewall {
 
     fn transaction(&self) -> Transaction {
         Transaction::new(Family::Inet, &self.table)
+    }
+
+    fn commit(&self, transaction: Transaction) -> Result<(), NetlinkError> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        if connection.is_none() {
+            *connection = Some(Connection::open()?);
+        }
+        connection.as_ref().map_or(Ok(()), |connection| transaction.commit(connection))
     }
 
     /// The whole table, in one transaction: packets see the old one or the new one.
@@ -84,7 +95,7 @@ impl Firewall {
         for (set, elements) in port_elements(ports) {
             transaction.add_elements(set, &elements);
         }
-        transaction.commit()
+        self.commit(transaction)
     }
 
     /// Removes the table; not being there is no error.
@@ -92,7 +103,7 @@ impl Firewall {
         let mut transaction = self.transaction();
         transaction.add_table();
         transaction.delete_table();
-        transaction.commit()
+        self.commit(transaction)
     }
 
     pub(crate) fn add_network(&self, network: &BridgeNetwork) -> Result<(), NetlinkError> {
@@ -116,7 +127,7 @@ impl Firewall {
         for (set, elements) in elements {
             transaction.add_elements(set, elements);
         }
-        transaction.commit()
+        self.commit(transaction)
     }
 
     /// Deletes elements, also where some or all of them are not there.
@@ -125,7 +136,7 @@ impl Firewall {
         for (set, elements) in &elements {
             transaction.delete_elements(set, elements);
         }
-        match transaction.commit() {
+        match self.commit(transaction) {
             Err(error) if is_missing(&error) => self.remove_one_by_one(elements),
             result => result,
         }
@@ -136,7 +147,7 @@ impl Firewall {
             for element in elements {
                 let mut transaction = self.transaction();
                 transaction.delete_elements(set, &[element]);
-                match transaction.commit() {
+                match self.commit(transaction) {
                     Err(error) if !is_missing(&error) => return Err(error),
                     _ => {}
                 }
