@@ -1,0 +1,293 @@
+//! A machine of our own for what this one cannot show: cgroup v2 with its controllers, AppArmor, an older kernel.
+//!
+//! The distribution's cloud kernel boots under qemu's software emulation from an initramfs that holds busybox, the
+//! kernel modules Hull needs, Hull's binaries and one shell script. The script's exit status becomes the command's.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// Modules that a host of containers has loaded, with what they depend on found in the modules themselves.
+const MODULES: &[&str] = &[
+    "overlay", "veth", "bridge", "nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_ct", "nft_fib_inet",
+    "nft_reject_inet", "nft_numgen", "nft_hash",
+];
+
+/// Packages without which no machine can be made.
+pub const PACKAGES: &[&str] = &["qemu-system-x86", "busybox-static"];
+
+const RESULT: &str = "VM-RESULT:";
+
+/// What to run inside the machine.
+pub struct Machine<'a> {
+    /// Where the kernel and the initramfs are kept.
+    pub work: &'a Path,
+    /// Static executables, placed in `/bin`.
+    pub binaries: Vec<PathBuf>,
+    /// A busybox shell script.
+    pub script: &'a Path,
+    /// Memory in MiB.
+    pub memory: u32,
+    /// When to give up.
+    pub timeout: Duration,
+}
+
+impl Machine<'_> {
+    /// Boots the machine, copies its console to ours and returns the script's exit status.
+    pub fn run(&self) -> Result<i32> {
+        let kernel = Kernel::fetch(self.work)?;
+        let initrd = self.work.join("initramfs.cpio");
+        self.write_initramfs(&kernel, &initrd)?;
+        self.boot(&kernel.image, &initrd)
+    }
+
+    fn write_initramfs(&self, kernel: &Kernel, to: &Path) -> Result<()> {
+        let mut cpio = Cpio::new(fs::File::create(to)?);
+        for dir in ["bin", "proc", "sys", "dev", "mods", "run", "tmp", "etc", "var", "var/lib", "root"] {
+            cpio.directory(dir)?;
+        }
+        cpio.file("bin/busybox", 0o755, &fs::read("/bin/busybox").context("busybox-static is not installed")?)?;
+        for binary in &self.binaries {
+            let name = binary.file_name().context("binary without a name")?.to_string_lossy();
+            cpio.file(&format!("bin/{name}"), 0o755, &fs::read(binary).with_context(|| binary.display().to_string())?)?;
+        }
+        let mut order = String::new();
+        for module in kernel.modules_in_order(MODULES)? {
+            let name = module.file_name().context("module without a name")?.to_string_lossy().into_owned();
+            cpio.file(&format!("mods/{name}"), 0o644, &fs::read(&module)?)?;
+            order.push_str(&name);
+            order.push('\n');
+        }
+        cpio.file("mods/order", 0o644, order.as_bytes())?;
+        cpio.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
+        cpio.file("etc/group", 0o644, b"root:x:0:\n")?;
+        cpio.file("init", 0o755, INIT.as_bytes())?;
+        cpio.file("test.sh", 0o755, &fs::read(self.script)?)?;
+        cpio.finish()
+    }
+
+    fn boot(&self, kernel: &Path, initrd: &Path) -> Result<i32> {
+        let mut qemu = Command::new("qemu-system-x86_64")
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-nographic", "-no-reboot", "-nic", "none"])
+            .args(["-m", &self.memory.to_string()])
+            .arg("-kernel")
+            .arg(kernel)
+            .arg("-initrd")
+            .arg(initrd)
+            .args(["-append", "console=ttyS0 quiet panic=-1 lsm=apparmor"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("qemu-system-x86_64 is not installed")?;
+        let output = qemu.stdout.take().context("no console")?;
+        let pid = qemu.id();
+        let (done, guard) = std::sync::mpsc::channel::<()>();
+        let deadline = Instant::now() + self.timeout;
+        let watchdog = std::thread::spawn(move || {
+            if guard.recv_timeout(deadline - Instant::now()).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+            }
+        });
+        let mut result = None;
+        for line in BufReader::new(output).split(b'\n') {
+            let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
+            if let Some(code) = line.split(RESULT).nth(1) {
+                result = code.trim().parse().ok();
+            } else {
+                println!("vm| {line}");
+            }
+        }
+        drop(done);
+        let _ = watchdog.join();
+        qemu.wait()?;
+        result.with_context(|| format!("the machine ended, or was ended after {:?}, without a result", self.timeout))
+    }
+}
+
+/// The first stage moves everything to a tmpfs, because `pivot_root(2)` refuses to leave an initramfs.
+const INIT: &str = "#!/bin/busybox sh
+if [ -z \"$MOVED\" ]; then
+  /bin/busybox mkdir /root.new
+  /bin/busybox mount -t tmpfs -o size=80% tmpfs /root.new
+  /bin/busybox cp -a /bin /mods /etc /init /test.sh /root.new
+  for d in proc sys dev run tmp var root; do /bin/busybox mkdir /root.new/$d; done
+  export MOVED=1
+  exec /bin/busybox switch_root /root.new /init
+fi
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/root
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm /dev/mqueue
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /var
+mkdir -p /var/lib
+mount -t securityfs securityfs /sys/kernel/security 2>/dev/null
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+ip link set lo up
+while read -r m; do insmod /mods/$m || echo \"cannot load $m\"; done < /mods/order
+sh /test.sh
+echo VM-RESULT: $?
+poweroff -f
+";
+
+/// The distribution's kernel, unpacked.
+struct Kernel {
+    image: PathBuf,
+    modules: Vec<PathBuf>,
+}
+
+impl Kernel {
+    fn fetch(work: &Path) -> Result<Self> {
+        let root = work.join("kernel");
+        if !root.join("boot").is_dir() {
+            fs::create_dir_all(&root)?;
+            let package = newest_kernel_package()?;
+            println!("fetching {package}");
+            run(Command::new("apt-get").args(["download", "-q", &package]).current_dir(work))?;
+            let archive = find(work, &|name| name.starts_with("linux-image") && name.ends_with(".deb"))?
+                .pop()
+                .context("apt-get download left no package")?;
+            run(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&root))?;
+        }
+        let image = find(&root.join("boot"), &|name| name.starts_with("vmlinuz"))?.pop().context("no kernel image")?;
+        let modules = find(&root, &|name| name.ends_with(".ko"))?;
+        Ok(Self { image, modules })
+    }
+
+    /// The named modules and all they need, dependencies first. A name that is built in is left out.
+    fn modules_in_order(&self, names: &[&str]) -> Result<Vec<PathBuf>> {
+        let mut seen = HashSet::new();
+        let mut order = Vec::new();
+        for name in names {
+            self.visit(name, &mut seen, &mut order)?;
+        }
+        Ok(order)
+    }
+
+    fn visit(&self, name: &str, seen: &mut HashSet<String>, order: &mut Vec<PathBuf>) -> Result<()> {
+        if !seen.insert(name.replace('-', "_")) {
+            return Ok(());
+        }
+        let is_it = |path: &&PathBuf| path.file_stem().is_some_and(|stem| stem.to_string_lossy().replace('-', "_") == name.replace('-', "_"));
+        let Some(path) = self.modules.iter().find(is_it) else { return Ok(()) };
+        for dependency in depends(&fs::read(path)?) {
+            self.visit(&dependency, seen, order)?;
+        }
+        order.push(path.clone());
+        Ok(())
+    }
+}
+
+/// The `depends=` entry of a module's `.modinfo` section (modpost writes it into every module).
+fn depends(module: &[u8]) -> Vec<String> {
+    let key = b"\0depends=";
+    let Some(at) = module.windows(key.len()).position(|window| window == key) else { return Vec::new() };
+    let value = module[at + key.len()..].split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(value).split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+fn newest_kernel_package() -> Result<String> {
+    let output = Command::new("apt-cache").args(["depends", "linux-image-cloud-amd64"]).output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines()
+        .find_map(|line| line.trim().strip_prefix("Depends: "))
+        .map(str::to_owned)
+        .context("the package lists have no linux-image-cloud-amd64: run apt-get update")
+}
+
+fn find(dir: &Path, wanted: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut open = vec![dir.to_owned()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                open.push(entry.path());
+            } else if wanted(&entry.file_name().to_string_lossy()) {
+                found.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("{command:?}"))?;
+    ensure!(status.success(), "{command:?}: {status}");
+    Ok(())
+}
+
+/// Writes the "new ASCII" cpio format the kernel unpacks (Documentation/driver-api/early-userspace/buffer-format.rst).
+struct Cpio<W: Write> {
+    out: W,
+    inode: u32,
+}
+
+impl<W: Write> Cpio<W> {
+    fn new(out: W) -> Self {
+        Self { out, inode: 0 }
+    }
+
+    fn directory(&mut self, name: &str) -> Result<()> {
+        self.entry(name, 0o040_755, &[])
+    }
+
+    fn file(&mut self, name: &str, mode: u32, data: &[u8]) -> Result<()> {
+        self.entry(name, 0o100_000 | mode, data)
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.entry("TRAILER!!!", 0, &[])?;
+        Ok(self.out.flush()?)
+    }
+
+    fn entry(&mut self, name: &str, mode: u32, data: &[u8]) -> Result<()> {
+        self.inode += 1;
+        let Ok(size) = u32::try_from(data.len()) else { bail!("{name} is too large for an initramfs") };
+        let fields = [self.inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, u32::try_from(name.len())? + 1, 0];
+        let mut header = String::from("070701");
+        for field in fields {
+            header.push_str(&format!("{field:08x}"));
+        }
+        self.padded(&[header.as_bytes(), name.as_bytes(), b"\0"].concat())?;
+        self.padded(data)
+    }
+
+    fn padded(&mut self, data: &[u8]) -> Result<()> {
+        self.out.write_all(data)?;
+        Ok(self.out.write_all(&[0; 3][..data.len().wrapping_neg() % 4])?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_aligned_to_four_bytes() {
+        let mut bytes = Vec::new();
+        let mut cpio = Cpio::new(&mut bytes);
+        cpio.file("a", 0o644, b"hello").unwrap();
+        cpio.finish().unwrap();
+        assert_eq!(bytes.len() % 4, 0);
+        assert_eq!(&bytes[..6], b"070701");
+        assert_eq!(&bytes[54..62], b"00000005", "file size is the seventh field");
+    }
+
+    #[test]
+    fn dependencies_come_from_the_module_itself() {
+        assert_eq!(depends(b"\x7fELF\0name=bridge\0depends=stp,llc\0vermagic=6"), ["stp", "llc"]);
+        assert!(depends(b"\x7fELF\0depends=\0").is_empty());
+    }
+}
