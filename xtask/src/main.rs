@@ -8,6 +8,7 @@ mod install;
 mod project;
 mod step;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ enum Task {
     Test(test::Options),
     /// Build the static release binaries into target/dist
     Dist,
+    /// The engine on cgroup v2 and an older kernel, in an emulated machine
+    Vm(vm::Options),
     /// Put binaries and systemd units in place
     Install(install::Options),
 }
@@ -51,6 +54,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Check => check::run(&project),
         Task::Test(options) => test::run(&project, &options),
         Task::Dist => dist::run(&project).map(drop),
+        Task::Vm(options) => vm::run_task(&project, &options),
         Task::Install(options) => install::run(&project, &options),
     }
 }

@@ -12,34 +12,77 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::project::{BINARIES, Project};
+
 /// Modules that a host of containers has loaded, with what they depend on found in the modules themselves.
 const MODULES: &[&str] = &[
-    "overlay", "veth", "bridge", "nf_tables", "nft_chain_nat", "nft_nat", "nft_masq", "nft_ct", "nft_fib_inet",
-    "nft_reject_inet", "nft_numgen", "nft_hash",
+    "overlay",
+    "veth",
+    "bridge",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_nat",
+    "nft_masq",
+    "nft_ct",
+    "nft_fib_inet",
+    "nft_reject_inet",
+    "nft_numgen",
+    "nft_hash",
 ];
 
 /// Packages without which no machine can be made.
-pub const PACKAGES: &[&str] = &["qemu-system-x86", "busybox-static"];
+const PACKAGES: &[&str] = &["qemu-system-x86", "busybox-static"];
 
 const RESULT: &str = "VM-RESULT:";
 
+/// How the emulated machine is used.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// A busybox shell script to run inside instead of test/vm/engine.sh
+    script: Option<PathBuf>,
+    /// Give up after this many seconds
+    #[arg(long, default_value_t = 300)]
+    timeout: u64,
+}
+
+/// Builds the binaries and runs the script in the machine.
+pub(crate) fn run_task(project: &Project, options: &Options) -> Result<()> {
+    for program in ["qemu-system-x86_64", "dpkg-deb"] {
+        let found = Command::new(program).arg("--version").stdout(Stdio::null()).status();
+        ensure!(found.is_ok(), "{program} is missing: apt-get install {}", PACKAGES.join(" "));
+    }
+    let built = crate::dist::run(project)?;
+    let work = project.target().join("vm");
+    fs::create_dir_all(&work)?;
+    let machine = Machine {
+        work: &work,
+        binaries: BINARIES.iter().map(|name| built.join(name)).collect(),
+        script: &options.script.clone().unwrap_or_else(|| project.path("test/vm/engine.sh")),
+        memory: 1536,
+        timeout: Duration::from_secs(options.timeout),
+    };
+    let status = machine.run()?;
+    ensure!(status == 0, "the script in the machine ended with {status}");
+    Ok(())
+}
+
 /// What to run inside the machine.
-pub struct Machine<'a> {
+pub(crate) struct Machine<'a> {
     /// Where the kernel and the initramfs are kept.
-    pub work: &'a Path,
+    pub(crate) work: &'a Path,
     /// Static executables, placed in `/bin`.
-    pub binaries: Vec<PathBuf>,
+    pub(crate) binaries: Vec<PathBuf>,
     /// A busybox shell script.
-    pub script: &'a Path,
+    pub(crate) script: &'a Path,
     /// Memory in MiB.
-    pub memory: u32,
+    pub(crate) memory: u32,
     /// When to give up.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 impl Machine<'_> {
     /// Boots the machine, copies its console to ours and returns the script's exit status.
-    pub fn run(&self) -> Result<i32> {
+    pub(crate) fn run(&self) -> Result<i32> {
         let kernel = Kernel::fetch(self.work)?;
         let initrd = self.work.join("initramfs.cpio");
         self.write_initramfs(&kernel, &initrd)?;
@@ -51,10 +94,18 @@ impl Machine<'_> {
         for dir in ["bin", "proc", "sys", "dev", "mods", "run", "tmp", "etc", "var", "var/lib", "root"] {
             cpio.directory(dir)?;
         }
-        cpio.file("bin/busybox", 0o755, &fs::read("/bin/busybox").context("busybox-static is not installed")?)?;
+        cpio.file(
+            "bin/busybox",
+            0o755,
+            &fs::read("/bin/busybox").context("busybox-static is not installed")?,
+        )?;
         for binary in &self.binaries {
             let name = binary.file_name().context("binary without a name")?.to_string_lossy();
-            cpio.file(&format!("bin/{name}"), 0o755, &fs::read(binary).with_context(|| binary.display().to_string())?)?;
+            cpio.file(
+                &format!("bin/{name}"),
+                0o755,
+                &fs::read(binary).with_context(|| binary.display().to_string())?,
+            )?;
         }
         let mut order = String::new();
         for module in kernel.modules_in_order(MODULES)? {
@@ -73,7 +124,18 @@ impl Machine<'_> {
 
     fn boot(&self, kernel: &Path, initrd: &Path) -> Result<i32> {
         let mut qemu = Command::new("qemu-system-x86_64")
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-nographic", "-no-reboot", "-nic", "none"])
+            .args([
+                "-accel",
+                "tcg,thread=multi",
+                "-cpu",
+                "max",
+                "-smp",
+                "2",
+                "-nographic",
+                "-no-reboot",
+                "-nic",
+                "none",
+            ])
             .args(["-m", &self.memory.to_string()])
             .arg("-kernel")
             .arg(kernel)
@@ -89,7 +151,10 @@ impl Machine<'_> {
         let (done, guard) = std::sync::mpsc::channel::<()>();
         let deadline = Instant::now() + self.timeout;
         let watchdog = std::thread::spawn(move || {
-            if guard.recv_timeout(deadline - Instant::now()).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout) {
+            if guard
+                .recv_timeout(deadline - Instant::now())
+                .is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout)
+            {
                 let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
             }
         });
@@ -105,7 +170,9 @@ impl Machine<'_> {
         drop(done);
         let _ = watchdog.join();
         qemu.wait()?;
-        result.with_context(|| format!("the machine ended, or was ended after {:?}, without a result", self.timeout))
+        result.with_context(|| {
+            format!("the machine ended, or was ended after {:?}, without a result", self.timeout)
+        })
     }
 }
 
@@ -159,7 +226,9 @@ impl Kernel {
                 .context("apt-get download left no package")?;
             run(Command::new("dpkg-deb").arg("-x").arg(archive).arg(&root))?;
         }
-        let image = find(&root.join("boot"), &|name| name.starts_with("vmlinuz"))?.pop().context("no kernel image")?;
+        let image = find(&root.join("boot"), &|name| name.starts_with("vmlinuz"))?
+            .pop()
+            .context("no kernel image")?;
         let modules = find(&root, &|name| name.ends_with(".ko"))?;
         Ok(Self { image, modules })
     }
@@ -178,7 +247,10 @@ impl Kernel {
         if !seen.insert(name.replace('-', "_")) {
             return Ok(());
         }
-        let is_it = |path: &&PathBuf| path.file_stem().is_some_and(|stem| stem.to_string_lossy().replace('-', "_") == name.replace('-', "_"));
+        let is_it = |path: &&PathBuf| {
+            path.file_stem()
+                .is_some_and(|stem| stem.to_string_lossy().replace('-', "_") == name.replace('-', "_"))
+        };
         let Some(path) = self.modules.iter().find(is_it) else { return Ok(()) };
         for dependency in depends(&fs::read(path)?) {
             self.visit(&dependency, seen, order)?;
