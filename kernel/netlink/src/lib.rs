@@ -7,6 +7,7 @@
 //! A socket belongs to the network namespace of the thread that opened it, for good; see [`in_namespace`] for acting
 //! in another namespace without ever bringing a thread of a pool into it.
 
+pub mod conntrack;
 pub mod nft;
 pub mod route;
 

@@ -234,6 +234,10 @@ impl Connection {
     pub fn open() -> Result<Self, NetlinkError> {
         Ok(Self { socket: Socket::open(NETLINK_NETFILTER)? })
     }
+
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
 }
 
 /// A transaction on one table.

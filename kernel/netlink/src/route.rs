@@ -7,7 +7,8 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
 
 use crate::message::{
-    Buffer, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, attributes, read_u32, text,
+    Buffer, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, attributes,
+    read_u32, text,
 };
 use crate::socket::{NetlinkError, Pending, Socket};
 
@@ -19,6 +20,7 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
+const RTM_NEWNEIGH: u16 = 28;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
@@ -53,6 +55,12 @@ const IFA_BROADCAST: u16 = 4;
 const IFF_UP: u32 = 1;
 const AF_INET: u8 = 2;
 const AF_INET6: u16 = 10;
+
+// linux/neighbour.h
+const AF_BRIDGE: u8 = 7;
+const NUD_REACHABLE: u16 = 2;
+const NTF_MASTER: u8 = 4;
+const NDA_LLADDR: u16 = 2;
 
 /// Which link a request is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -333,6 +341,19 @@ impl Requests {
         self.request(RTM_DELLINK, 0, format!("delete link {link}"), |buffer| {
             buffer.put(&ifinfo(index_of(link), 0));
             put_name(buffer, link);
+        })
+    }
+
+    /// Tells the bridge of a port that a MAC address is behind it now, as if a packet had come from there.
+    pub fn learn_mac(&mut self, port: u32, mac: [u8; 6]) -> &mut Self {
+        let operation = format!("teach the bridge of link #{port} a MAC address");
+        self.request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, operation, |buffer| {
+            // struct ndmsg: family, padding, index, state, flags, type
+            buffer.put(&[AF_BRIDGE, 0, 0, 0]);
+            buffer.put(&port.to_ne_bytes());
+            buffer.put(&NUD_REACHABLE.to_ne_bytes());
+            buffer.put(&[NTF_MASTER, 0]);
+            buffer.attr(NDA_LLADDR, &mac);
         })
     }
 

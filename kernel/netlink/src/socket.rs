@@ -4,7 +4,7 @@ use std::io;
 
 use netlink_sys::{Socket as Raw, SocketAddr};
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, sockopt};
 
 use crate::message::{Buffer, NLMSG_HEADER, Received, attributes, messages, read_u32, text};
 
@@ -176,7 +176,14 @@ impl Socket {
     }
 
     fn send(&self, buffer: &Buffer, operation: &str) -> Result<(), NetlinkError> {
-        let sent = self.raw.send(buffer.bytes(), 0);
+        let bytes = buffer.bytes();
+        // The default of some 200 KiB holds about 4,000 published ports; a transaction cannot be split.
+        let room = if bytes.len() > DATAGRAM {
+            sockopt::set_socket_send_buffer_size_force(&self.raw, bytes.len()).map_err(io::Error::from)
+        } else {
+            Ok(())
+        };
+        let sent = room.and_then(|()| self.raw.send(bytes, 0));
         sent.map(drop).map_err(|source| NetlinkError::Send { operation: operation.to_owned(), source })
     }
 

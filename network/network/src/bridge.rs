@@ -5,12 +5,13 @@ use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 
+use hull_netlink::conntrack::UdpFlow;
 use hull_netlink::route::{Link, LinkChange, LinkRef, Requests, Route, Veth};
 use hull_netlink::{NamespaceError, NetlinkError, in_namespace, nft};
 use rustix::io::Errno;
 
 use crate::firewall::Firewall;
-use crate::record::{AttachRequest, BridgeNetwork, Endpoint, PortMapping, short};
+use crate::record::{AttachRequest, BridgeNetwork, Endpoint, PortMapping, Protocol, short};
 use crate::subnet::Ipv4Net;
 
 mod reconcile;
@@ -211,7 +212,7 @@ impl Bridges {
         let configured = in_namespace(netns, || configure_interface(network, request))
             .map_err(|source| NetworkError::Namespace { network: network.id.clone(), source })
             .flatten();
-        match configured {
+        match configured.and_then(|()| open_port(&host, network, &endpoint, mac_of(request))) {
             Ok(()) => Ok(endpoint),
             Err(error) => {
                 warn_on_error("undo veth", delete_link(&host, &endpoint.host_interface));
@@ -247,7 +248,11 @@ impl Bridges {
                 NetworkError::FirewallGone { table: self.firewall.table().to_owned() }
             }
             source => NetworkError::Firewall { step: "publish ports", source },
-        })
+        })?;
+        self.forget_udp(ports, |flow, port| {
+            flow.destination.1 == port.host_port && flow.answered_by == flow.destination
+        });
+        Ok(())
     }
 
     /// Ends what [`Self::publish`] began. What is not there is no error.
@@ -256,7 +261,23 @@ impl Bridges {
     /// The kernel refuses.
     pub fn unpublish(&self, ports: &[PortMapping]) -> Result<()> {
         let removed = self.firewall.unpublish(ports);
-        removed.map_err(|source| NetworkError::Firewall { step: "unpublish ports", source })
+        removed.map_err(|source| NetworkError::Firewall { step: "unpublish ports", source })?;
+        self.forget_udp(ports, |flow, port| {
+            flow.destination.1 == port.host_port
+                && flow.answered_by == (port.container_ip, port.container_port)
+        });
+        Ok(())
+    }
+
+    /// Lets UDP senders that do not pause notice a change. Without it everything but them works, so a failure is
+    /// only logged.
+    fn forget_udp(&self, ports: &[PortMapping], stale: impl Fn(&UdpFlow, &PortMapping) -> bool) {
+        let udp: Vec<&PortMapping> = ports.iter().filter(|port| port.protocol == Protocol::Udp).collect();
+        if udp.is_empty() {
+            return;
+        }
+        let forgotten = self.firewall.forget_udp(|flow| udp.iter().any(|port| stale(flow, port)));
+        warn_on_error("forget UDP conversations", forgotten);
     }
 
     fn bridge_alias(&self, network: &str) -> String {
@@ -377,12 +398,27 @@ impl Bridges {
     }
 }
 
+/// Makes the bridge deliver to the container from its first packet on.
+///
+/// A port forwards once the bridge has seen its carrier, which the kernel notices in a work item of its own; asking
+/// for the link does that work at once (Linux 6.8). And an address used before comes with the MAC it had: the bridge
+/// may still send that one to the port of the container before, until that is taken down. Either would lose the first
+/// packet, and with TCP a second.
+fn open_port(host: &Route, network: &BridgeNetwork, endpoint: &Endpoint, mac: [u8; 6]) -> Result<()> {
+    let error = |source| link_error(network, "open the bridge's port", source);
+    let Some(port) = host.link(&endpoint.host_interface).map_err(error)? else { return Ok(()) };
+    let mut requests = Requests::new();
+    // Older kernels may not be ready to learn yet.
+    requests.learn_mac(port.index, mac).tolerate(Errno::PERM);
+    host.send(&requests).map_err(error)
+}
+
 /// Runs in the container's network namespace.
 fn configure_interface(network: &BridgeNetwork, request: &AttachRequest) -> Result<()> {
     let error = |source| link_error(network, "configure the container's interface", source);
     let route = Route::open().map_err(error)?;
-    let link = route.link(&request.interface).map_err(error)?;
-    let index = link.map(|link| link.index).unwrap_or_default();
+    let link = route.link(&request.interface).map_err(error)?.unwrap_or_default();
+    let index = link.index;
     if has_ipv6() {
         write_sysctl(&format!("net/ipv6/conf/{}/disable_ipv6", request.interface), "1")?;
     }

@@ -141,12 +141,12 @@ fn values<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = &'a str> {
 }
 
 fn last_words<'a>(text: &'a str, words: &[&str]) -> Vec<&'a str> {
-    let lines = text.lines().filter_map(|line| {
+    let mut lines = text.lines().filter_map(|line| {
         let line = line.split(['#', ';']).next().unwrap_or_default();
         let (first, rest) = line.split_once(char::is_whitespace)?;
         words.contains(&first).then_some(rest)
     });
-    lines.last().map(|rest| rest.split_whitespace().collect()).unwrap_or_default()
+    lines.next_back().map(|rest| rest.split_whitespace().collect()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -15,11 +15,12 @@
 //! only ends this table's chain; a host firewall of its own that drops forwarded packets still decides, as nftables
 //! intends: this table makes no holes in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hull_netlink::NetlinkError;
+use hull_netlink::conntrack::{self, UdpFlow};
 use hull_netlink::nft::{
     ChainType, Connection, CtKey, DataType, Element, Expression as E, Family, Hook, MetaKey, Set,
     Transaction, Verdict, concat, interface_name, is_missing,
@@ -70,12 +71,29 @@ impl Firewall {
         Transaction::new(Family::Inet, &self.table)
     }
 
-    fn commit(&self, transaction: Transaction) -> Result<(), NetlinkError> {
+    fn connected<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, NetlinkError>,
+    ) -> Result<T, NetlinkError> {
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        if connection.is_none() {
-            *connection = Some(Connection::open()?);
+        match &*connection {
+            Some(open) => work(open),
+            None => work(connection.insert(Connection::open()?)),
         }
-        connection.as_ref().map_or(Ok(()), |connection| transaction.commit(connection))
+    }
+
+    fn commit(&self, transaction: Transaction) -> Result<(), NetlinkError> {
+        self.connected(|connection| transaction.commit(connection))
+    }
+
+    /// Deletes the tracked UDP conversations `stale` says yes to.
+    pub(crate) fn forget_udp(&self, stale: impl Fn(&UdpFlow) -> bool) -> Result<(), NetlinkError> {
+        self.connected(|connection| {
+            for flow in conntrack::udp_flows(connection)?.iter().filter(|flow| stale(flow)) {
+                conntrack::delete_udp_flow(connection, flow)?;
+            }
+            Ok(())
+        })
     }
 
     /// The whole table, in one transaction: packets see the old one or the new one.
@@ -89,11 +107,13 @@ impl Firewall {
         add_sets(&mut transaction);
         add_chains(&mut transaction);
         add_rules(&mut transaction);
-        for (set, elements) in networks.iter().flat_map(network_elements) {
-            transaction.add_elements(set, &elements);
+        // One request per set, not per network: each answer takes its share of the socket's receive buffer.
+        let mut all: BTreeMap<&str, Vec<Element>> = BTreeMap::new();
+        for (set, elements) in networks.iter().flat_map(network_elements).chain(port_elements(ports)) {
+            all.entry(set).or_default().extend(elements);
         }
-        for (set, elements) in port_elements(ports) {
-            transaction.add_elements(set, &elements);
+        for (set, elements) in &all {
+            transaction.add_elements(set, elements);
         }
         self.commit(transaction)
     }

@@ -270,45 +270,73 @@ mod tests {
         }
     }
 
+    /// An address of this test alone, so that nobody else takes its ports.
+    fn own_address(test: u8) -> Ipv4Addr {
+        Ipv4Addr::new(127, 77, 0, test)
+    }
+
     #[test]
     fn a_port_is_given_once_and_again_after_release() {
         let ports = PortAllocator::new();
-        let first = ports.reserve(&request(Ipv4Addr::LOCALHOST, None)).unwrap();
+        let first = ports.reserve(&request(own_address(1), None)).unwrap();
         let port = first.mapping().host_port;
-        let again = request(Ipv4Addr::UNSPECIFIED, Some(port..=port));
+        let all = request(Ipv4Addr::UNSPECIFIED, Some(port..=port));
         assert_eq!(
-            ports.reserve(&again).unwrap_err().to_string(),
+            ports.reserve(&all).unwrap_err().to_string(),
             format!("Bind for 0.0.0.0:{port} failed: port is already allocated")
         );
+        let other_address = ports.reserve(&request(own_address(2), Some(port..=port))).unwrap();
+        assert_eq!(other_address.mapping().host_port, port);
         drop(first);
-        assert_eq!(ports.reserve(&again).unwrap().mapping().host_port, port);
+        let again = ports.reserve(&request(own_address(1), Some(port..=port))).unwrap();
+        assert_eq!(again.mapping().host_port, port);
     }
 
     #[test]
     fn a_listener_of_the_host_is_respected_in_both_directions() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = own_address(3);
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let ports = PortAllocator::new();
-        let error = ports.reserve(&request(Ipv4Addr::UNSPECIFIED, Some(port..=port))).unwrap_err();
+        let error = ports.reserve(&request(address, Some(port..=port))).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("failed to bind host port for 0.0.0.0:{port}:172.17.0.2:80/tcp: address already in use")
+            format!(
+                "failed to bind host port for {address}:{port}:172.17.0.2:80/tcp: address already in use"
+            )
         );
         drop(listener);
-        let held = ports.reserve(&request(Ipv4Addr::UNSPECIFIED, Some(port..=port))).unwrap();
-        assert!(TcpListener::bind(("127.0.0.1", port)).is_err());
+        let held = ports.reserve(&request(address, Some(port..=port))).unwrap();
+        assert!(TcpListener::bind((address, port)).is_err());
         let second_engine = PortAllocator::new();
         assert!(second_engine.reserve(&PortRequest::from(held.mapping())).is_err());
     }
 
     #[test]
+    fn connections_of_an_earlier_server_do_not_block_a_port() {
+        let address = own_address(4);
+        let listener = TcpListener::bind((address, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = std::net::TcpStream::connect((address, port)).unwrap();
+        // The side that closes first keeps the connection in TIME_WAIT.
+        drop(listener.accept().unwrap());
+        drop((client, listener));
+        let ports = PortAllocator::new();
+        assert!(ports.reserve(&request(address, Some(port..=port))).is_ok());
+    }
+
+    #[test]
     fn a_range_gives_its_first_free_port() {
         let ports = PortAllocator::new();
-        let first = ports.reserve(&request(Ipv4Addr::LOCALHOST, None)).unwrap();
+        let first = ports.reserve(&request(own_address(5), None)).unwrap();
         let start = first.mapping().host_port;
-        let range = Some(start..=start.saturating_add(20));
-        let second = ports.reserve(&request(Ipv4Addr::LOCALHOST, range)).unwrap();
-        assert!(second.mapping().host_port > start);
+        let range = Some(start..=start.saturating_add(1));
+        let second = ports.reserve(&request(own_address(5), range.clone())).unwrap();
+        assert_eq!(second.mapping().host_port, start + 1);
+        assert!(matches!(
+            ports.reserve(&request(own_address(5), range)).unwrap_err(),
+            PortError::Allocated { port, .. } if port == start
+        ));
     }
 
     #[test]

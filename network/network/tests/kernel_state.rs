@@ -66,7 +66,7 @@ fn after_teardown_nothing_is_left() {
     let ended = Container::new(&world, &bridges, &networks[0], 2);
     let live = Container::new(&world, &bridges, &networks[1], 2);
     let port = tcp(ANY, 8080, &ended, 80);
-    world.on_host(|| bridges.publish(&[port.clone()])).unwrap();
+    world.on_host(|| bridges.publish(std::slice::from_ref(&port))).unwrap();
 
     world.on_host(|| bridges.unpublish(&[port])).unwrap();
     drop(ended.ns);
@@ -106,7 +106,7 @@ fn reconcile_removes_strays_and_rebuilds_what_is_missing() {
     world.host.ip("link add docker0 type bridge");
 
     let known = [web.endpoint.clone()];
-    let done = world.on_host(|| bridges.reconcile(&[kept.clone()], &known)).unwrap();
+    let done = world.on_host(|| bridges.reconcile(std::slice::from_ref(&kept), &known)).unwrap();
     let mut removed = done.removed.clone();
     removed.sort();
     let mut strays = vec![stray.bridge.clone(), forgotten.endpoint.host_interface.clone()];
@@ -128,10 +128,10 @@ fn reconcile_removes_strays_and_rebuilds_what_is_missing() {
     let request = request(&kept, 9);
     let error = world.on_host(|| bridges.attach(forgotten.ns.fd(), &kept, &request)).unwrap_err();
     assert!(matches!(error, NetworkError::BridgeMissing { .. }), "{error}");
-    let done = world.on_host(|| bridges.reconcile(&[kept.clone()], &known)).unwrap();
+    let done = world.on_host(|| bridges.reconcile(std::slice::from_ref(&kept), &known)).unwrap();
     assert_eq!(done.created, [kept.bridge.clone()]);
     assert!(fetch(&world.outside, HOST, 8080).is_ok(), "the running container is back on its network");
-    let done = world.on_host(|| bridges.reconcile(&[kept.clone()], &known)).unwrap();
+    let done = world.on_host(|| bridges.reconcile(std::slice::from_ref(&kept), &known)).unwrap();
     assert_eq!(done, Default::default(), "a second time changes nothing");
 }
 

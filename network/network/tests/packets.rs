@@ -3,6 +3,7 @@
 mod support;
 
 use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use hull_network::{Bridges, Protocol};
 use support::*;
@@ -37,7 +38,7 @@ fn published_port_everywhere(br_netfilter: bool) {
     let stranger = Container::new(&world, &bridges, &second, 2);
     serve(&web.ns, 80, "web");
     let port = tcp(ANY, 8080, &web, 80);
-    world.on_host(|| bridges.publish(&[port.clone()])).unwrap();
+    world.on_host(|| bridges.publish(std::slice::from_ref(&port))).unwrap();
 
     let gateway = first.gateway;
     assert_eq!(fetch(&world.outside, HOST, 8080).unwrap(), format!("web {OUTSIDE}"), "from outside");
@@ -58,7 +59,7 @@ fn published_port_everywhere(br_netfilter: bool) {
     assert!(unreachable(&stranger.ns, web.ip(), 80), "networks are apart");
     assert!(unreachable(&world.outside, web.ip(), 80), "unpublished from outside");
 
-    world.on_host(|| bridges.unpublish(&[port.clone()])).unwrap();
+    world.on_host(|| bridges.unpublish(std::slice::from_ref(&port))).unwrap();
     world.on_host(|| bridges.unpublish(&[port])).expect("twice does no harm");
     assert!(unreachable(&world.outside, HOST, 8080));
     assert!(unreachable(&world.host, LOCALHOST, 8080));
@@ -222,4 +223,66 @@ fn two_engines_do_not_meet() {
     world.on_host(|| two.purge()).unwrap();
     assert!(fetch(&world.outside, HOST, 8080).is_ok(), "the other engine goes on");
     assert!(!world.ruleset().contains("hull-e2"));
+}
+
+/// A container takes over the address, and so the MAC, of one that has ended but whose interface is not gone yet.
+#[test]
+fn a_reused_address_is_reached_at_once() {
+    let world = World::new();
+    let bridges = Bridges::new("e1");
+    let net = network("172.17.0.0/16");
+    world.on_host(|| bridges.ensure(&net)).unwrap();
+    let old = Container::new(&world, &bridges, &net, 2);
+    let other = Container::new(&world, &bridges, &net, 3);
+    serve(&old.ns, 80, "old");
+    assert!(fetch(&other.ns, old.ip(), 80).is_ok());
+    assert!(fetch(&world.host, old.ip(), 80).is_ok());
+    let new = Container::new(&world, &bridges, &net, 2);
+    serve(&new.ns, 80, "new");
+    // A lost first packet would be sent again only after a second.
+    let start = Instant::now();
+    assert_eq!(fetch(&world.host, new.ip(), 80).unwrap(), format!("new {}", net.gateway));
+    assert_eq!(fetch(&other.ns, new.ip(), 80).unwrap(), format!("new {}", other.ip()));
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+}
+
+/// A sender that never pauses notices when a port is published, moved and unpublished.
+#[test]
+fn udp_senders_notice_changes() {
+    let world = World::new();
+    let bridges = Bridges::new("e1");
+    let net = network("172.17.0.0/16");
+    world.on_host(|| bridges.ensure(&net)).unwrap();
+    let (one, two) = (Container::new(&world, &bridges, &net, 2), Container::new(&world, &bridges, &net, 3));
+    serve_udp(&one.ns, 53, "one");
+    serve_udp(&two.ns, 53, "two");
+    let sender = UdpSender::new(&world.outside, HOST, 5353);
+    assert_eq!(sender.ask(), None, "nothing is published");
+    let port = |container: &Container| {
+        let mut port = tcp(ANY, 5353, container, 53);
+        port.protocol = Protocol::Udp;
+        [port]
+    };
+    world.on_host(|| bridges.publish(&port(&one))).unwrap();
+    assert_eq!(sender.ask().as_deref(), Some("one 10.99.0.2"));
+    world.on_host(|| bridges.unpublish(&port(&one))).unwrap();
+    assert_eq!(sender.ask(), None, "unpublished");
+    world.on_host(|| bridges.publish(&port(&two))).unwrap();
+    assert_eq!(sender.ask().as_deref(), Some("two 10.99.0.2"));
+}
+
+/// Ten thousand ports in one transaction, and one of them works.
+#[test]
+fn a_large_range_is_published_at_once() {
+    let world = World::new();
+    let bridges = Bridges::new("e1");
+    let net = network("172.17.0.0/16");
+    world.on_host(|| bridges.ensure(&net)).unwrap();
+    let web = Container::new(&world, &bridges, &net, 2);
+    serve(&web.ns, 12345, "web");
+    let ports: Vec<_> = (10000..20000).map(|port| tcp(ANY, port, &web, port)).collect();
+    world.on_host(|| bridges.publish(&ports)).unwrap();
+    assert!(fetch(&world.outside, HOST, 12345).is_ok());
+    world.on_host(|| bridges.unpublish(&ports)).unwrap();
+    assert!(unreachable(&world.outside, HOST, 12345));
 }

@@ -83,7 +83,6 @@ impl Bridges {
     fn reconnect(&self, route: &Route, networks: &[BridgeNetwork], endpoints: &[Endpoint]) -> Result<()> {
         let links = list(route)?;
         let by_name: HashMap<&str, &Link> = links.iter().map(|link| (link.name.as_str(), link)).collect();
-        let mut requests = Requests::new();
         for endpoint in endpoints {
             let Some(network) = networks.iter().find(|network| network.id == endpoint.network_id) else {
                 continue;
@@ -97,10 +96,14 @@ impl Bridges {
                 continue;
             }
             let master = LinkChange { master: Some(bridge.index), ..LinkChange::default() };
+            let mut requests = Requests::new();
             requests.change_link(LinkRef::Index(port.index), &master);
             requests.change_link(LinkRef::Index(port.index), &super::port_settings(network));
+            route
+                .send(&requests)
+                .map_err(|source| NetworkError::Host { what: "ports without a bridge", source })?;
         }
-        route.send(&requests).map_err(|source| NetworkError::Host { what: "ports without a bridge", source })
+        Ok(())
     }
 }
 

@@ -231,3 +231,25 @@ pub(crate) fn ask_udp(ns: &NetNs, address: Ipv4Addr, port: u16) -> Result<String
         Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
     })
 }
+
+/// A UDP sender that keeps its port, and so its conversation.
+pub(crate) struct UdpSender {
+    socket: UdpSocket,
+    target: SocketAddrV4,
+}
+
+impl UdpSender {
+    pub(crate) fn new(ns: &NetNs, address: Ipv4Addr, port: u16) -> Self {
+        let socket = ns.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))).expect("bound");
+        socket.set_read_timeout(Some(SILENCE)).expect("timeout set");
+        Self { socket, target: SocketAddrV4::new(address, port) }
+    }
+
+    /// Sends a packet and waits for an answer, for a moment.
+    pub(crate) fn ask(&self) -> Option<String> {
+        self.socket.send_to(b"hello", self.target).ok()?;
+        let mut buffer = [0; 64];
+        let (length, _) = self.socket.recv_from(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
+}
