@@ -1,32 +1,60 @@
 //! Images: pull, push, load, save, import, list, inspect, remove, tag, history, prune, commit; and what a container
 //! needs of one.
+//!
+//! An image's id is the digest of its configuration. Its record (table `images`) names the blobs and unpacked layers it
+//! is made of; names (table `references`) are full references, with tag or digest, that point to ids. Blobs and layers
+//! are written before the record that uses them and removed after it; what a cut in between leaves behind belongs to
+//! no record and is swept.
+//!
+//! Whoever brings in blobs or layers holds `incoming` for reading until the record is written; removal takes it for
+//! writing, so that it never takes away what is about to be used.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use hull_docker_api::{
-    AuthConfig, CommitResponse, DistributionInspect, Filters, HistoryItem, ImageDeleted, ImageInspect,
-    ImageSummary, ImagesPruned,
-};
-use hull_model::ImageConfig;
+use hull_content::Store;
+use hull_docker_api::Filters;
+use hull_layer::Layers;
+use hull_model::{Digest, ImageConfig};
 
-use crate::bytestream::ByteStream;
 use crate::{Config, Engine, Error, Result};
 
 mod actions;
+mod changes;
+mod make;
+mod query;
+mod record;
+mod remove;
+mod transfer;
 
 pub use actions::{
     CommitRequest, ImportRequest, ImportSource, ListOptions, Progress, PullRequest, PushRequest,
 };
+use record::Known;
 
 /// The images of an engine.
 #[derive(Debug)]
-pub struct Images {}
+pub struct Images {
+    content: Store,
+    layers: Layers,
+    /// Read: blobs or layers are coming in. Write: they are being removed.
+    incoming: Arc<tokio::sync::RwLock<()>>,
+    known: Mutex<Known>,
+}
 
 impl Images {
     /// Loads the records of images.
-    pub(crate) fn open(_config: &Config, _store: &hull_meta::Store) -> Result<Images> {
-        Ok(Images {})
+    pub(crate) fn open(config: &Config, store: &hull_meta::Store) -> Result<Images> {
+        let failed = |error: &(dyn std::error::Error + 'static)| Error::internal(crate::chain(error));
+        let content = Store::open(config.data_root.join("content")).map_err(|error| failed(&error))?;
+        let layers = Layers::open(config.data_root.join("layers")).map_err(|error| failed(&error))?;
+        let known = Known::load(store, &content)?;
+        Ok(Images { content, layers, incoming: Arc::default(), known: Mutex::new(known) })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -46,103 +74,38 @@ pub(crate) struct RunImage {
 
 impl Engine {
     /// The image a container is made from, by name, digest or (short) id. An image that is not there is
-    /// [`crate::Kind::NotFound`] with docker's text `No such image: busybox:latest`. Must not touch the disk when the
-    /// image was used before.
+    /// [`crate::Kind::NotFound`] with docker's text `No such image: busybox:latest`. Touches no disk.
     #[allow(dead_code)]
-    pub(crate) async fn image_for_run(&self, name: &str, _platform: &str) -> Result<RunImage> {
-        Err(Error::not_found(format!("No such image: {name}")))
-    }
-}
-
-/// Actions of clients. `name` is a reference, an id or a unique beginning of an id.
-impl Engine {
-    /// Images that pass the filters, newest first.
-    pub async fn image_list(&self, _options: ListOptions) -> Result<Vec<ImageSummary>> {
-        Err(Error::not_implemented("image list"))
-    }
-
-    /// Everything about one image.
-    pub async fn image_inspect(
-        &self,
-        _name: &str,
-        _manifests: bool,
-        _platform: Option<String>,
-    ) -> Result<ImageInspect> {
-        Err(Error::not_implemented("image inspect"))
+    pub(crate) async fn image_for_run(&self, name: &str, platform: &str) -> Result<RunImage> {
+        let image = self.0.images.known().find_for_run(name)?;
+        record::check_platform(&image, name, platform)?;
+        Ok(RunImage {
+            id: image.record.id.to_string(),
+            config: Arc::clone(&image.config),
+            layers: image.record.chain.iter().rev().map(|id| self.0.images.layers.diff_dir(id)).collect(),
+            size: image.record.size,
+        })
     }
 
-    /// The steps an image was made in, newest first.
-    pub async fn image_history(&self, _name: &str, _platform: Option<String>) -> Result<Vec<HistoryItem>> {
-        Err(Error::not_implemented("image history"))
+    /// A container of this image is gone: an image that was removed while the container was there goes too.
+    #[allow(dead_code)]
+    pub(crate) async fn image_released(&self, id: &str) -> Result<()> {
+        let Ok(id) = id.parse::<Digest>() else { return Ok(()) };
+        let image = self.0.images.known().images.get(&id).cloned();
+        match image {
+            Some(image) if image.record.removed && self.containers_of_image(id.as_str()).is_empty() => {
+                self.image_forget(&image).await.map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Fetches an image from its registry. Clients that pull the same reference follow one pull.
-    pub async fn image_pull(&self, _request: PullRequest) -> Result<Progress> {
-        Err(Error::not_implemented("image pull"))
-    }
-
-    /// Sends an image to its registry.
-    pub async fn image_push(&self, _request: PushRequest) -> Result<Progress> {
-        Err(Error::not_implemented("image push"))
-    }
-
-    /// Makes an image of one layer out of a root file system.
-    pub async fn image_import(&self, _request: ImportRequest) -> Result<Progress> {
-        Err(Error::not_implemented("image import"))
-    }
-
-    /// Takes in the images of an archive that `docker save` wrote, or of an OCI layout.
-    pub async fn image_load(
-        &self,
-        _archive: ByteStream,
-        _quiet: bool,
-        _platform: Option<String>,
-    ) -> Result<Progress> {
-        Err(Error::not_implemented("image load"))
-    }
-
-    /// Writes images as an archive for `docker load`.
-    pub async fn image_save(&self, _names: Vec<String>, _platform: Option<String>) -> Result<ByteStream> {
-        Err(Error::not_implemented("image save"))
-    }
-
-    /// Gives an image another name.
-    pub async fn image_tag(&self, _name: &str, _repository: &str, _tag: Option<&str>) -> Result<()> {
-        Err(Error::not_implemented("image tag"))
-    }
-
-    /// Removes a name of an image, and the image with its last name.
-    pub async fn image_remove(&self, _name: &str, _force: bool, _noprune: bool) -> Result<Vec<ImageDeleted>> {
-        Err(Error::not_implemented("image remove"))
-    }
-
-    /// Removes images that no container uses: those without a name, or all (`dangling=false`).
-    pub async fn image_prune(&self, _filters: &Filters) -> Result<ImagesPruned> {
-        Err(Error::not_implemented("image prune"))
-    }
-
-    /// Makes an image out of a container.
-    pub async fn image_commit(&self, _request: CommitRequest) -> Result<CommitResponse> {
-        Err(Error::not_implemented("commit"))
-    }
-
-    /// What a registry has under a name.
-    pub async fn distribution_inspect(
-        &self,
-        _name: &str,
-        _auth: Option<AuthConfig>,
-    ) -> Result<DistributionInspect> {
-        Err(Error::not_implemented("inspecting images in a registry"))
-    }
-}
-
-impl Engine {
-    /// All images with the bytes they share, and the bytes of all layers, for `system df`.
-    ///
-    /// # Errors
-    /// When images cannot be listed.
-    pub async fn images_usage(&self) -> Result<(Vec<ImageSummary>, i64)> {
-        Err(Error::not_implemented("image disk usage"))
+    fn image_event(&self, action: &str, id: &Digest, name: &str) {
+        let mut attributes: BTreeMap<String, String> = [("name".to_owned(), name.to_owned())].into();
+        if let Some(image) = self.0.images.known().images.get(id) {
+            attributes.extend(image.config.config.labels.clone());
+        }
+        self.events().emit("image", action, if action == "pull" { name } else { id.as_str() }, attributes);
     }
 }
 
@@ -163,3 +126,6 @@ pub(crate) fn until(filters: &Filters) -> Result<Option<jiff::Timestamp>> {
     let span: jiff::SignedDuration = text.parse().map_err(|_| invalid())?;
     jiff::Timestamp::now().checked_sub(span).map(Some).map_err(|_| invalid())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,403 @@
+//! What is recorded of images and their names, and how they are found.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hull_content::{Store, sha256};
+use hull_meta::Durability;
+use hull_model::{Descriptor, Digest, ImageConfig, Manifest, Platform, Reference, ReferenceError, chain_ids};
+use serde::{Deserialize, Serialize};
+
+use crate::{Engine, Error, Kind, Result};
+
+pub(super) const IMAGES: &str = "images";
+pub(super) const REFERENCES: &str = "references";
+
+/// Configurations are a few KiB; nothing sensible is larger.
+const MAX_CONFIG: u64 = 8 << 20;
+
+/// What is recorded of an image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Digest of the configuration.
+    pub(super) id: Digest,
+    /// The manifest, a blob.
+    pub(super) manifest: Descriptor,
+    /// All blobs the image is made of.
+    pub(super) blobs: BTreeSet<Digest>,
+    /// Chain ids of the layers, lowest first.
+    pub(super) chain: Vec<Digest>,
+    /// Bytes of the files in each layer, lowest first.
+    pub(super) layer_sizes: Vec<u64>,
+    /// Bytes of all layers.
+    pub(super) size: u64,
+    /// The image it was made from on this machine.
+    #[serde(default)]
+    pub(super) parent: Option<Digest>,
+    /// When it last got a name, RFC 3339.
+    #[serde(default)]
+    pub(super) last_tagged: Option<String>,
+    /// Removed by force while containers use it: not shown any more, and gone with the last of them.
+    #[serde(default)]
+    pub(super) removed: bool,
+}
+
+/// An image: its record and its configuration.
+#[derive(Debug, Clone)]
+pub(super) struct Image {
+    pub(super) record: Record,
+    pub(super) config: Arc<ImageConfig>,
+}
+
+impl Image {
+    /// When it was made, seconds since 1970; 0 where the image does not say.
+    pub(super) fn created(&self) -> i64 {
+        self.created_at().map_or(0, jiff::Timestamp::as_second)
+    }
+
+    pub(super) fn created_at(&self) -> Option<jiff::Timestamp> {
+        self.config.created.as_deref()?.parse().ok()
+    }
+}
+
+/// The target of a name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Target {
+    image: Digest,
+}
+
+/// All images and names of an engine.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) images: BTreeMap<Digest, Arc<Image>>,
+    /// Full reference to image.
+    pub(super) references: BTreeMap<String, (Reference, Digest)>,
+}
+
+impl Known {
+    pub(super) fn load(store: &hull_meta::Store, content: &Store) -> Result<Known> {
+        let mut known = Known::default();
+        for (id, record) in store.load::<Record>(IMAGES)? {
+            match read_config(content, &record.id) {
+                Ok(config) => {
+                    known
+                        .images
+                        .insert(record.id.clone(), Arc::new(Image { record, config: Arc::new(config) }));
+                }
+                // Its containers go on; the image has to be pulled again.
+                Err(error) => {
+                    tracing::error!(image = id, %error, "the image's configuration is gone or damaged")
+                }
+            }
+        }
+        for (text, target) in store.load::<Target>(REFERENCES)? {
+            match text.parse::<Reference>() {
+                Ok(reference) if known.images.contains_key(&target.image) => {
+                    known.references.insert(text, (reference, target.image));
+                }
+                _ => tracing::warn!(reference = text, "the name's image is gone"),
+            }
+        }
+        Ok(known)
+    }
+
+    /// Names of an image, sorted.
+    pub(super) fn references_of(&self, id: &Digest) -> Vec<Reference> {
+        self.references
+            .values()
+            .filter(|(_, image)| image == id)
+            .map(|(reference, _)| reference.clone())
+            .collect()
+    }
+
+    /// Images made from this one on this machine.
+    pub(super) fn children_of(&self, id: &Digest) -> impl Iterator<Item = &Arc<Image>> {
+        self.shown().filter(move |image| image.record.parent.as_ref() == Some(id))
+    }
+
+    /// All images but those that wait for their last container.
+    pub(super) fn shown(&self) -> impl Iterator<Item = &Arc<Image>> {
+        self.images.values().filter(|image| !image.record.removed)
+    }
+
+    /// The image of a name, an id, or a unique beginning of an id.
+    pub(super) fn find(&self, name: &str) -> Result<Arc<Image>> {
+        self.find_for_run(name)
+            .and_then(|image| if image.record.removed { Err(no_such_image(name)) } else { Ok(image) })
+    }
+
+    /// As [`Known::find`]; a removed image that containers still use is found by its whole id.
+    pub(super) fn find_for_run(&self, name: &str) -> Result<Arc<Image>> {
+        if let Some(id) = whole_id(name) {
+            if let Some(image) = self.images.get(&id) {
+                return Ok(Arc::clone(image));
+            }
+            return Err(no_such_image(name));
+        }
+        match parse_reference(name) {
+            Ok(reference) => {
+                if let Some(image) = self.by_reference(&reference) {
+                    return Ok(image);
+                }
+            }
+            // Neither a name nor a part of an id.
+            Err(error) if !is_id_prefix(name) => return Err(Error::invalid(error.to_string())),
+            Err(_) => {}
+        }
+        self.by_id_prefix(name).ok_or_else(|| no_such_image(name))
+    }
+
+    /// The image a reference names; with tag and digest, the digest decides.
+    pub(super) fn by_reference(&self, reference: &Reference) -> Option<Arc<Image>> {
+        let key = match reference.digest() {
+            Some(digest) => reference.with_digest(digest.clone()).to_string(),
+            None => reference.clone().or_default_tag().to_string(),
+        };
+        let (_, id) = self.references.get(&key)?;
+        self.images.get(id).filter(|image| !image.record.removed).cloned()
+    }
+
+    fn by_id_prefix(&self, prefix: &str) -> Option<Arc<Image>> {
+        let prefix = prefix.strip_prefix("sha256:").unwrap_or(prefix);
+        if !is_id_prefix(prefix) {
+            return None;
+        }
+        let mut matching = self.shown().filter(|image| image.record.id.hex().starts_with(prefix));
+        let first = matching.next()?;
+        // Ambiguous is as good as unknown.
+        matching.next().is_none().then(|| Arc::clone(first))
+    }
+}
+
+/// A name as clients write it. 64 hexadecimal digits are no name but an id.
+pub(super) fn parse_reference(name: &str) -> Result<Reference, ReferenceError> {
+    name.parse()
+}
+
+/// An id in full, with or without `sha256:`.
+fn whole_id(name: &str) -> Option<Digest> {
+    let hex = name.strip_prefix("sha256:").unwrap_or(name);
+    let lowercase = hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    (hex.len() == 64 && lowercase).then(|| format!("sha256:{hex}").parse().ok())?
+}
+
+/// Whether a text can be the beginning of an id.
+pub(super) fn is_id_prefix(text: &str) -> bool {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    !hex.is_empty()
+        && hex.len() <= 64
+        && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// Docker's words: names are shown in their short form with the tag that was meant.
+pub(super) fn no_such_image(name: &str) -> Error {
+    let shown = match parse_reference(name) {
+        Ok(reference) if whole_id(name).is_none() => reference.or_default_tag().familiar(),
+        _ => name.to_owned(),
+    };
+    Error::not_found(format!("No such image: {shown}"))
+}
+
+/// Refuses an image of another platform than the one asked for.
+pub(super) fn check_platform(image: &Image, name: &str, platform: &str) -> Result<()> {
+    if platform.is_empty() {
+        return Ok(());
+    }
+    let wanted: Platform =
+        platform.parse().map_err(|error: hull_model::PlatformError| Error::invalid(error.to_string()))?;
+    let actual = image.config.platform();
+    if wanted.accepts(&actual) {
+        return Ok(());
+    }
+    Err(Error::not_found(format!(
+        "image with reference {name} was found but its platform ({actual}) does not match the specified platform \
+         ({wanted})"
+    )))
+}
+
+fn read_config(content: &Store, id: &Digest) -> Result<ImageConfig> {
+    let bytes =
+        content.read(id, MAX_CONFIG).map_err(|error| Error::system("read image configuration", error))?;
+    ImageConfig::parse(&bytes).map_err(|error| Error::system("read image configuration", error))
+}
+
+/// An image whose blobs and layers are all there.
+pub(super) struct NewImage {
+    pub(super) manifest: Descriptor,
+    /// The index it was chosen from, another blob to keep.
+    pub(super) index: Option<Descriptor>,
+    pub(super) parent: Option<Digest>,
+}
+
+impl Engine {
+    /// Records an image and gives it names, durably. The caller holds `incoming` since before it wrote the first blob.
+    pub(super) async fn image_record(&self, new: NewImage, names: &[Reference]) -> Result<Arc<Image>> {
+        let engine = self.clone();
+        let image = tokio::task::spawn_blocking(move || engine.assemble(new)).await??;
+        let now = hull_docker_api::rfc3339_nano(jiff::Timestamp::now());
+        let image = match self.0.images.known().images.get(&image.record.id).cloned() {
+            // Known already: its parent is kept, the new manifest's blobs are kept too.
+            Some(old) => {
+                let mut record = image.record;
+                record.parent = record.parent.or_else(|| old.record.parent.clone());
+                record.last_tagged.clone_from(&old.record.last_tagged);
+                record.blobs.extend(old.record.blobs.iter().cloned());
+                Image { record, config: image.config }
+            }
+            None => image,
+        };
+        let mut image = image;
+        if !names.is_empty() {
+            image.record.last_tagged = Some(now);
+        }
+        let id = image.record.id.clone();
+        let image = Arc::new(image);
+        let mut batch = hull_meta::Batch::new();
+        batch.put(IMAGES, id.as_str(), &image.record)?;
+        for name in names {
+            batch.put(REFERENCES, &name.to_string(), &Target { image: id.clone() })?;
+        }
+        self.store().write(batch, Durability::Disk).await?;
+        let mut known = self.0.images.known();
+        known.images.insert(id.clone(), Arc::clone(&image));
+        for name in names {
+            known.references.insert(name.to_string(), (name.clone(), id.clone()));
+        }
+        drop(known);
+        Ok(image)
+    }
+
+    /// Reads manifest and configuration, checks that every layer is unpacked, and brings all of it to the disk.
+    fn assemble(&self, new: NewImage) -> Result<Image> {
+        let failed = |error: &(dyn std::error::Error + 'static)| Error::internal(crate::chain(error));
+        let images = &self.0.images;
+        let bytes = images.content.read(&new.manifest.digest, MAX_CONFIG).map_err(|error| failed(&error))?;
+        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| failed(&error))?;
+        let config = read_config(&images.content, &manifest.config.digest)?;
+        let chain = chain_ids(&config.rootfs.diff_ids, sha256);
+        let mut layer_sizes = Vec::with_capacity(chain.len());
+        for layer in &chain {
+            layer_sizes.push(images.layers.record(layer).map_err(|error| failed(&error))?.size);
+        }
+        images.content.sync().map_err(|error| failed(&error))?;
+        let mut blobs: BTreeSet<Digest> = manifest.layers.iter().map(|layer| layer.digest.clone()).collect();
+        blobs.extend([manifest.config.digest.clone(), new.manifest.digest.clone()]);
+        blobs.extend(new.index.map(|index| index.digest));
+        let record = Record {
+            id: manifest.config.digest,
+            manifest: new.manifest,
+            blobs,
+            chain,
+            size: layer_sizes.iter().sum(),
+            layer_sizes,
+            parent: new.parent,
+            last_tagged: None,
+            removed: false,
+        };
+        Ok(Image { record, config: Arc::new(config) })
+    }
+
+    /// Points a name to an image, taking it away from the one that had it.
+    pub(super) async fn reference_set(&self, name: &Reference, image: &Arc<Image>) -> Result<()> {
+        let mut next = Image::clone(image);
+        next.record.last_tagged = Some(hull_docker_api::rfc3339_nano(jiff::Timestamp::now()));
+        let id = next.record.id.clone();
+        let mut batch = hull_meta::Batch::new();
+        batch.put(IMAGES, id.as_str(), &next.record)?;
+        batch.put(REFERENCES, &name.to_string(), &Target { image: id.clone() })?;
+        self.store().write(batch, Durability::Disk).await?;
+        let mut known = self.0.images.known();
+        known.references.insert(name.to_string(), (name.clone(), id.clone()));
+        known.images.insert(id, Arc::new(next));
+        Ok(())
+    }
+
+    /// Takes a name away.
+    pub(super) async fn reference_remove(&self, name: &Reference) -> Result<()> {
+        self.store().delete(REFERENCES, &name.to_string(), Durability::Disk).await?;
+        self.0.images.known().references.remove(&name.to_string());
+        Ok(())
+    }
+
+    /// The image of a name, or the error that clients know.
+    pub(super) fn image_find(&self, name: &str) -> Result<Arc<Image>> {
+        if name.is_empty() {
+            return Err(Error::new(Kind::InvalidParameter, "image name cannot be empty"));
+        }
+        self.0.images.known().find(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(hexes: &[&str], names: &[(&str, usize)]) -> Known {
+        let mut known = Known::default();
+        let mut ids = Vec::new();
+        for hex in hexes {
+            let id: Digest = format!("sha256:{hex:0<64}").parse().expect("digest");
+            let record = Record {
+                id: id.clone(),
+                manifest: Descriptor::new("m", id.clone(), 1),
+                blobs: BTreeSet::new(),
+                chain: Vec::new(),
+                layer_sizes: Vec::new(),
+                size: 0,
+                parent: None,
+                last_tagged: None,
+                removed: false,
+            };
+            known.images.insert(id.clone(), Arc::new(Image { record, config: Arc::default() }));
+            ids.push(id);
+        }
+        for (name, index) in names {
+            let reference: Reference = Reference::parse_default_tag(name).expect("reference");
+            known.references.insert(reference.to_string(), (reference, ids[*index].clone()));
+        }
+        known
+    }
+
+    fn found(known: &Known, name: &str) -> Result<String, (Kind, String)> {
+        let short = |image: Arc<Image>| image.record.id.hex().trim_end_matches('0').to_owned();
+        known.find(name).map(short).map_err(|error| (error.kind(), error.message().to_owned()))
+    }
+
+    #[test]
+    fn images_are_found_by_name_id_and_beginning_of_an_id() {
+        let known = known(&["abc1", "abd2", "cafe"], &[("busybox", 0), ("abd", 2), ("q.io/a/b:v1", 1)]);
+        let whole = format!("{:0<64}", "abc1");
+        for (name, id) in [
+            ("busybox", "abc1"),
+            ("docker.io/library/busybox:latest", "abc1"),
+            ("q.io/a/b:v1", "abd2"),
+            ("abc", "abc1"),
+            ("sha256:abd2", "abd2"),
+            (whole.as_str(), "abc1"),
+            // A name wins over the beginning of an id.
+            ("abd", "cafe"),
+        ] {
+            assert_eq!(found(&known, name), Ok(id.to_owned()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_found_is_named_in_dockers_words() {
+        let known = known(&["abc1", "abd2"], &[]);
+        for (name, kind, message) in [
+            ("nope", Kind::NotFound, "No such image: nope:latest"),
+            ("docker.io/library/nope:1", Kind::NotFound, "No such image: nope:1"),
+            ("ab", Kind::NotFound, "No such image: ab:latest"),
+            (
+                "Nope",
+                Kind::InvalidParameter,
+                "invalid reference format: repository name (library/Nope) must be lowercase",
+            ),
+            ("a b", Kind::InvalidParameter, "invalid reference format"),
+        ] {
+            assert_eq!(found(&known, name), Err((kind, message.to_owned())), "{name}");
+        }
+        let id = format!("sha256:{}", "f".repeat(64));
+        assert_eq!(found(&known, &id), Err((Kind::NotFound, format!("No such image: {id}"))));
+    }
+}

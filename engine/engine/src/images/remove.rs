@@ -1,0 +1,359 @@
+//! Tagging, removing and pruning, by docker's rules.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use hull_docker_api::{Filters, ImageDeleted, ImagesPruned};
+use hull_meta::Durability;
+use hull_model::{Digest, Reference};
+
+use super::record::{IMAGES, Image, parse_reference};
+use super::until;
+use crate::volumes::{boolean, check_filters, has_any_label};
+use crate::{Engine, Error, Result};
+
+impl Engine {
+    /// Gives an image another name, taking it away from the image that had it.
+    ///
+    /// # Errors
+    /// An image that is not there, or a name that is none.
+    pub async fn image_tag(&self, name: &str, repository: &str, tag: Option<&str>) -> Result<()> {
+        let image = self.image_find(name)?;
+        let reference = new_name(repository, tag)?;
+        self.reference_set(&reference, &image).await?;
+        self.image_event("tag", &image.record.id, &reference.familiar());
+        Ok(())
+    }
+
+    /// Removes a name of an image; the image goes with its last name, or when it is given by id. With `force`, names
+    /// in several repositories and stopped containers are no obstacle. Unnamed parents go along unless `noprune`.
+    ///
+    /// # Errors
+    /// An image that is not there, or is in use (conflict).
+    pub async fn image_remove(&self, name: &str, force: bool, noprune: bool) -> Result<Vec<ImageDeleted>> {
+        let image = self.image_find(name)?;
+        let id = image.record.id.clone();
+        let names = self.names_of(&id);
+        let mut done = Vec::new();
+        let mut by_name = false;
+        if is_given_by_id(&id, name) {
+            if is_single_repository(&names) {
+                let checks = Checks { children: true, running: true, stopped: !force, references: false };
+                self.check_conflict(&id, checks)?;
+                self.untag_all(&id, names, &mut done).await?;
+            }
+        } else {
+            if !force && is_single_repository(&names) {
+                self.refuse_last_name_of_used(&id, name)?;
+            }
+            self.untag(&id, name, &mut done).await?;
+            if !self.names_of(&id).is_empty() {
+                return Ok(done);
+            }
+            by_name = true;
+        }
+        self.delete_with_parents(id, force, !noprune, by_name, &mut done).await?;
+        Ok(done)
+    }
+
+    /// Removes images that no container uses: those without a name, or with `dangling=false` all. Filters `label`,
+    /// `label!` and `until` narrow the choice.
+    ///
+    /// # Errors
+    /// An unknown filter.
+    pub async fn image_prune(&self, filters: &Filters) -> Result<ImagesPruned> {
+        check_filters(filters, &["dangling", "label", "label!", "until"])?;
+        let only_dangling = boolean(filters, "dangling")?.unwrap_or(true);
+        let until = until(filters)?;
+        let mut candidates: Vec<Arc<Image>> = self.0.images.known().shown().cloned().collect();
+        // Children before parents.
+        candidates.sort_by_key(|image| std::cmp::Reverse(image.created()));
+        let mut deleted = Vec::new();
+        let mut reclaimed = 0;
+        for image in candidates {
+            let id = &image.record.id;
+            let names = self.names_of(id);
+            let labels = &image.config.config.labels;
+            let has_tag = names.iter().any(|name| name.tag().is_some());
+            let young = until.is_some_and(|until| image.created_at().is_some_and(|created| created > until));
+            if (only_dangling && has_tag)
+                || young
+                || !filters.matches_labels("label", labels)
+                || has_any_label(filters, "label!", labels)
+                || !self.containers_of_image(id.as_str()).is_empty()
+                || self.0.images.known().children_of(id).next().is_some()
+            {
+                continue;
+            }
+            self.untag_all(id, names, &mut deleted).await?;
+            reclaimed += self.own_bytes(&image);
+            self.delete(&image, &mut deleted).await?;
+        }
+        reclaimed += self.sweep().await?;
+        let attributes = [("reclaimed".to_owned(), reclaimed.to_string())].into();
+        self.events().emit("image", "prune", "", attributes);
+        Ok(ImagesPruned {
+            images_deleted: (!deleted.is_empty()).then_some(deleted),
+            space_reclaimed: reclaimed,
+        })
+    }
+
+    fn names_of(&self, id: &Digest) -> Vec<Reference> {
+        self.0.images.known().references_of(id)
+    }
+
+    /// Without `force`, the last name stays while a container uses the image: it would be left without any.
+    fn refuse_last_name_of_used(&self, id: &Digest, name: &str) -> Result<()> {
+        match self.containers_of_image(id.as_str()).first() {
+            None => Ok(()),
+            Some((container, _)) => Err(Error::conflict(format!(
+                "conflict: unable to remove repository reference {name:?} (must force) - container {} is using its \
+                 referenced image {}",
+                short(container),
+                id.short()
+            ))),
+        }
+    }
+
+    /// Removes one name; digests of the same repository go with its last tag.
+    async fn untag(&self, id: &Digest, name: &str, done: &mut Vec<ImageDeleted>) -> Result<()> {
+        let given = parse_reference(name).map_err(|error| Error::invalid(error.to_string()))?;
+        let name = match given.digest() {
+            Some(digest) => given.with_digest(digest.clone()),
+            None => given.or_default_tag(),
+        };
+        self.untag_one(id, &name, done).await?;
+        if name.digest().is_some() {
+            return Ok(());
+        }
+        let same_repository: Vec<Reference> =
+            self.names_of(id).into_iter().filter(|other| other.name() == name.name()).collect();
+        if same_repository.iter().all(|other| other.digest().is_some()) {
+            self.untag_all(id, same_repository, done).await?;
+        }
+        Ok(())
+    }
+
+    async fn untag_all(
+        &self,
+        id: &Digest,
+        names: Vec<Reference>,
+        done: &mut Vec<ImageDeleted>,
+    ) -> Result<()> {
+        for name in names {
+            self.untag_one(id, &name, done).await?;
+        }
+        Ok(())
+    }
+
+    async fn untag_one(&self, id: &Digest, name: &Reference, done: &mut Vec<ImageDeleted>) -> Result<()> {
+        self.reference_remove(name).await?;
+        self.image_event("untag", id, id.as_str());
+        done.push(ImageDeleted { untagged: name.familiar(), ..ImageDeleted::default() });
+        Ok(())
+    }
+
+    /// Deletes an image and then its unnamed, unused parents. What is in the way of an image that was given by name is
+    /// an error only if the image were left without a name and without a user.
+    async fn delete_with_parents(
+        &self,
+        id: Digest,
+        force: bool,
+        prune: bool,
+        by_name: bool,
+        done: &mut Vec<ImageDeleted>,
+    ) -> Result<()> {
+        let (mut id, mut force, mut quiet) = (id, force, by_name);
+        loop {
+            let checks = Checks { children: true, running: true, stopped: !force, references: !force };
+            if let Err(conflict) = self.check_conflict(&id, checks) {
+                let dangling = self.names_of(&id).is_empty();
+                let used = !self.containers_of_image(id.as_str()).is_empty();
+                return if quiet && (!dangling || used || done.iter().any(|d| !d.deleted.is_empty())) {
+                    Ok(())
+                } else {
+                    Err(conflict)
+                };
+            }
+            let Some(image) = self.0.images.known().images.get(&id).cloned() else { return Ok(()) };
+            self.untag_all(&id, self.names_of(&id), done).await?;
+            self.delete(&image, done).await?;
+            match image.record.parent.clone().filter(|_| prune) {
+                Some(parent) if self.0.images.known().images.contains_key(&parent) => {
+                    (id, force, quiet) = (parent, false, true);
+                    if !self.names_of(&id).is_empty() {
+                        return Ok(());
+                    }
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Removes the record, then what no other image is made of.
+    async fn delete(&self, image: &Arc<Image>, done: &mut Vec<ImageDeleted>) -> Result<()> {
+        let id = &image.record.id;
+        self.image_event("delete", id, id.as_str());
+        done.push(ImageDeleted { deleted: id.to_string(), ..ImageDeleted::default() });
+        if !self.containers_of_image(id.as_str()).is_empty() {
+            return self.image_hide(image).await;
+        }
+        for layer in self.image_forget(image).await? {
+            done.push(ImageDeleted { deleted: layer.to_string(), ..ImageDeleted::default() });
+        }
+        Ok(())
+    }
+
+    /// Containers go on using the layers: the image is only not shown any more.
+    async fn image_hide(&self, image: &Arc<Image>) -> Result<()> {
+        let mut hidden = Image::clone(image);
+        hidden.record.removed = true;
+        let id = hidden.record.id.clone();
+        self.store().put(IMAGES, id.as_str(), &hidden.record, Durability::Disk).await?;
+        self.0.images.known().images.insert(id, Arc::new(hidden));
+        Ok(())
+    }
+
+    /// Removes an image's record and whatever belonged to it alone; gives back the layers that went, topmost first.
+    pub(super) async fn image_forget(&self, image: &Arc<Image>) -> Result<Vec<Digest>> {
+        self.store().delete(IMAGES, image.record.id.as_str(), Durability::Disk).await?;
+        let (blobs, layers) = {
+            let mut known = self.0.images.known();
+            known.images.remove(&image.record.id);
+            let kept_blobs: BTreeSet<&Digest> = known.images.values().flat_map(|i| &i.record.blobs).collect();
+            let kept_layers: BTreeSet<&Digest> =
+                known.images.values().flat_map(|i| &i.record.chain).collect();
+            let blobs: Vec<Digest> =
+                image.record.blobs.iter().filter(|b| !kept_blobs.contains(b)).cloned().collect();
+            let layers: Vec<Digest> =
+                image.record.chain.iter().rev().filter(|l| !kept_layers.contains(l)).cloned().collect();
+            (blobs, layers)
+        };
+        // Somebody brings in blobs right now, maybe these: they are left to the next sweep.
+        let Ok(exclusive) = Arc::clone(&self.0.images.incoming).try_write_owned() else { return Ok(layers) };
+        let (content, store) = (self.0.images.content.clone(), self.0.images.layers.clone());
+        let gone = layers.clone();
+        tokio::task::spawn_blocking(move || {
+            let _exclusive = exclusive;
+            for layer in &gone {
+                store.remove(layer).map_err(|error| Error::system("remove layer", error))?;
+            }
+            for blob in &blobs {
+                content.delete(blob).map_err(|error| Error::system("remove blob", error))?;
+            }
+            Ok::<(), Error>(())
+        })
+        .await??;
+        Ok(layers)
+    }
+
+    /// Removes blobs and layers that no image is made of, left by interrupted actions; gives back their bytes.
+    pub(crate) async fn sweep(&self) -> Result<u64> {
+        let Ok(exclusive) = Arc::clone(&self.0.images.incoming).try_write_owned() else { return Ok(0) };
+        let (kept_blobs, kept_layers): (BTreeSet<Digest>, BTreeSet<Digest>) = {
+            let known = self.0.images.known();
+            (
+                known.images.values().flat_map(|image| image.record.blobs.iter().cloned()).collect(),
+                known.images.values().flat_map(|image| image.record.chain.iter().cloned()).collect(),
+            )
+        };
+        let (content, store) = (self.0.images.content.clone(), self.0.images.layers.clone());
+        tokio::task::spawn_blocking(move || {
+            let _exclusive = exclusive;
+            let mut freed =
+                content.remove_partial().map_err(|error| Error::system("sweep downloads", error))?;
+            for (blob, size) in content.list().map_err(|error| Error::system("sweep blobs", error))? {
+                if !kept_blobs.contains(&blob) {
+                    content.delete(&blob).map_err(|error| Error::system("sweep blobs", error))?;
+                    freed += size;
+                }
+            }
+            for layer in store.list().map_err(|error| Error::system("sweep layers", error))? {
+                if !kept_layers.contains(&layer.chain_id) {
+                    store.remove(&layer.chain_id).map_err(|error| Error::system("sweep layers", error))?;
+                    freed += layer.size;
+                }
+            }
+            Ok(freed)
+        })
+        .await?
+    }
+
+    /// Bytes of the layers that only this image has.
+    fn own_bytes(&self, image: &Image) -> u64 {
+        let known = self.0.images.known();
+        let others = known.images.values().filter(|other| other.record.id != image.record.id);
+        let kept: BTreeSet<&Digest> = others.flat_map(|other| &other.record.chain).collect();
+        let layers = image.record.chain.iter().zip(&image.record.layer_sizes);
+        layers.filter(|(layer, _)| !kept.contains(layer)).map(|(_, size)| *size).sum()
+    }
+
+    fn check_conflict(&self, id: &Digest, checks: Checks) -> Result<()> {
+        let conflict = |hard: bool, reason: String| {
+            let force = if hard { "cannot be forced" } else { "must be forced" };
+            Err(Error::conflict(format!("conflict: unable to delete {} ({force}) - {reason}", id.short())))
+        };
+        let containers = self.containers_of_image(id.as_str());
+        if checks.children && self.0.images.known().children_of(id).next().is_some() {
+            return conflict(true, "image has dependent child images".to_owned());
+        }
+        if checks.running
+            && let Some((container, _)) = containers.iter().find(|(_, running)| *running)
+        {
+            return conflict(true, format!("image is being used by running container {}", short(container)));
+        }
+        if checks.references && self.names_of(id).len() > 1 {
+            return conflict(false, "image is referenced in multiple repositories".to_owned());
+        }
+        if checks.stopped
+            && let Some((container, _)) = containers.iter().find(|(_, running)| !*running)
+        {
+            return conflict(false, format!("image is being used by stopped container {}", short(container)));
+        }
+        Ok(())
+    }
+}
+
+/// What forbids the removal of an image.
+#[derive(Debug, Clone, Copy)]
+struct Checks {
+    children: bool,
+    running: bool,
+    stopped: bool,
+    references: bool,
+}
+
+/// The name for `repo` and `tag` of a request; the repository may carry the tag itself.
+pub(super) fn new_name(repository: &str, tag: Option<&str>) -> Result<Reference> {
+    let invalid = |error: hull_model::ReferenceError| Error::invalid(error.to_string());
+    let reference = parse_reference(repository).map_err(invalid)?;
+    if reference.digest().is_some() {
+        return Err(Error::invalid("refusing to create a tag with a digest reference"));
+    }
+    match tag.filter(|tag| !tag.is_empty()) {
+        Some(tag) => reference.with_tag(tag).map_err(invalid),
+        None => Ok(reference.or_default_tag()),
+    }
+}
+
+/// Whether the image was given by (the beginning of) its id.
+fn is_given_by_id(id: &Digest, name: &str) -> bool {
+    id.as_str().starts_with(name) || id.hex().starts_with(name)
+}
+
+/// Whether an image has at most one tag, and digests of its repository only.
+fn is_single_repository(names: &[Reference]) -> bool {
+    let mut tags = names.iter().filter(|name| name.digest().is_none());
+    let (first, second) = (tags.next(), tags.next());
+    if second.is_some() {
+        return false;
+    }
+    match first.or(names.first()) {
+        Some(one) => names.iter().all(|name| name.name() == one.name()),
+        None => true,
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
