@@ -2,7 +2,9 @@
 //!
 //! `cargo xtask` lists them. Each prints the steps it takes while it takes them.
 
+mod bench;
 mod check;
+mod demo;
 mod dist;
 mod install;
 mod project;
@@ -25,6 +27,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Build Hull and run containers with it: start here
+    Demo,
     /// Format, lints, layers of crates, unsafe code and documentation
     Check,
     /// Everything that continuous integration runs: check, unit tests, suites as root in private namespaces
@@ -35,6 +39,11 @@ enum Task {
     Vm(vm::Options),
     /// Put binaries and systemd units in place
     Install(install::Options),
+    /// Measure Hull beside docker, podman and bare crun
+    Bench(bench::Options),
+    /// What `bench` runs in its room
+    #[command(hide = true)]
+    BenchInside(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -49,12 +58,17 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> anyhow::Result<()> {
+    if let Task::BenchInside(options) = &task {
+        return bench::inside(options);
+    }
     let project = Project::locate()?;
     match task {
+        Task::Demo => demo::run(&project),
         Task::Check => check::run(&project),
         Task::Test(options) => test::run(&project, &options),
         Task::Dist => dist::run(&project).map(drop),
         Task::Vm(options) => vm::run_task(&project, &options),
         Task::Install(options) => install::run(&project, &options),
+        Task::Bench(options) | Task::BenchInside(options) => bench::run(&project, &options),
     }
 }

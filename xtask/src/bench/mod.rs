@@ -1,0 +1,75 @@
+//! How fast and how small Hull is, beside docker, podman and bare crun, sampled in turns in one run.
+//!
+//! Everything happens in a room of its own ([`room`]): a Debian root with the peers, own mounts, network, processes
+//! and cgroups. Peers and Hull run the same image, made of the same archive.
+
+mod bundle;
+mod engines;
+mod memory;
+mod report;
+mod room;
+mod rows;
+mod sample;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use hull_fixtures::{debian, image};
+
+use crate::{dist, project::Project, step::step};
+
+/// Environment variable: where the Debian root with the peers lies, or is made.
+const ROOT: &str = "HULL_BENCH_ROOT";
+
+const DEFAULT_ROOT: &str = "/var/tmp/hull-bench/trixie";
+
+#[derive(Args, Clone)]
+pub(crate) struct Options {
+    /// Measure only rows whose name contains one of these
+    rows: Vec<String>,
+    /// Samples of each short measurement
+    #[arg(long, default_value_t = 15)]
+    samples: usize,
+    /// Do not write the table into docs/performance.md
+    #[arg(long)]
+    no_write: bool,
+    /// Measure these binaries instead of building new ones
+    #[arg(long)]
+    programs: Option<PathBuf>,
+}
+
+/// Makes the room when it is missing, measures in it, and reports.
+pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
+    ensure!(rustix::process::geteuid().is_root(), "measuring needs root, for namespaces and the peers");
+    let needed = [("mmdebstrap", "mmdebstrap"), ("iproute2", "ip"), ("util-linux", "unshare")];
+    step("packages of the distribution", || debian::install(&needed))?;
+    let programs = match &options.programs {
+        Some(programs) => programs.canonicalize().with_context(|| format!("{}", programs.display()))?,
+        None => dist::run(project)?,
+    };
+    let root = std::env::var_os(ROOT).map_or_else(|| PathBuf::from(DEFAULT_ROOT), PathBuf::from);
+    step("a Debian root with the peers", || room::make_root(&root))?;
+
+    let results = project.target().join("bench");
+    std::fs::create_dir_all(&results)?;
+    let archive = results.join("busybox.tar");
+    image::busybox_program()?;
+    image::busybox(&archive)?;
+    step("measurements", || room::measure(&root, &programs, &results, options))?;
+
+    let report = report::Report::read(&results.join(rows::RESULTS))?;
+    println!("\n{}", report.table());
+    if !options.no_write {
+        let page = project.path("docs/performance.md");
+        report.write_into(&page)?;
+        println!("written into {}", page.display());
+    }
+    println!("every sample: {}", results.join(rows::RESULTS).display());
+    Ok(())
+}
+
+/// What runs in the room; `xtask` calls itself there.
+pub(crate) fn inside(options: &Options) -> Result<()> {
+    rows::measure(options)
+}
