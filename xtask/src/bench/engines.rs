@@ -27,7 +27,6 @@ pub(super) struct Engine {
 impl Engine {
     /// Hull, with its engine started anew.
     pub(super) fn hull() -> Result<Self> {
-        let _ = fs::remove_dir_all(HULL_DATA);
         let mut daemon = Command::new(format!("{}/hulld", room::PROGRAMS));
         daemon.args(["-H", HULL_SOCKET, "--data-root", HULL_DATA, "--exec-root", "/run/hull-bench"]);
         daemon.args(["--pidfile", "/run/hull-bench.pid"]);

@@ -11,7 +11,6 @@ use hull_fixtures::debian;
 use rustix::fs::{FlockOperation, flock};
 
 use super::Options;
-use crate::step::run;
 
 /// What the peers are made of. Versions are those of Debian 13, which the targets were set against.
 const SUITE: &str = "trixie";
@@ -52,6 +51,9 @@ pub(super) fn make_root(root: &Path) -> Result<()> {
     debian::tree(SUITE, root, &PACKAGES)
 }
 
+/// What the engines write, each on the disk that the results are on and gone after the run.
+const STORES: [&str; 3] = ["docker", "containers", "hull-bench"];
+
 /// The first process: mounts, then changes the root and stays to reap. Arguments: root, programs, results, and the
 /// command in the room.
 const FIRST: &str = r#"set -e
@@ -60,6 +62,10 @@ mount --make-rprivate /
 mount --bind "$R" "$R"
 mkdir -p "$R/opt/hull-bench/programs" "$R/opt/hull-bench/results" "$R/.outside"
 mount --bind "$P" "$R/opt/hull-bench/programs"
+for s in $STORES; do
+    mkdir -p "$R/var/lib/$s"
+    mount --bind "$P/stores/$s" "$R/var/lib/$s"
+done
 mount --bind "$O" "$R/opt/hull-bench/results"
 mount -t proc proc "$R/proc"
 mount -t sysfs sysfs "$R/sys"
@@ -98,10 +104,13 @@ pub(super) fn measure(root: &Path, programs: &Path, results: &Path, options: &Op
         fs::copy(programs.join(program), place.path().join(program)).with_context(|| program.to_owned())?;
     }
     fs::copy("/proc/self/exe", place.path().join("xtask"))?;
+    for store in STORES {
+        fs::create_dir_all(place.path().join("stores").join(store))?;
+    }
     let cgroups = Cgroups::new()?;
     let mut command = Command::new("sh");
     command.args(["-c", "for d in $D; do echo $$ > $d/cgroup.procs; done; exec \"$@\"", "sh"]);
-    command.env("D", cgroups.list());
+    command.env("D", cgroups.list()).env("STORES", STORES.join(" "));
     command.args([
         "unshare",
         "--mount",
@@ -120,9 +129,10 @@ pub(super) fn measure(root: &Path, programs: &Path, results: &Path, options: &Op
         &options.samples.to_string(),
     ]);
     command.args(&options.rows).stdin(Stdio::null());
-    let result = run(&mut command);
+    let status = command.status().context("unshare");
     drop(cgroups);
-    result
+    ensure!(status?.success(), "what failed in the room is told above");
+    Ok(())
 }
 
 /// A cgroup of the room in every hierarchy; what the peers make lies below. The room goes before anything else that
