@@ -38,6 +38,8 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -284,6 +286,7 @@ impl Requests {
             buffer.put(&ifinfo(0, 0));
             buffer.attr_str(IFLA_IFNAME, veth.name);
             buffer.attr_u32(IFLA_MASTER, veth.master);
+            put_one_queue(buffer);
             if let Some(mtu) = veth.mtu {
                 buffer.attr_u32(IFLA_MTU, mtu);
             }
@@ -293,6 +296,7 @@ impl Requests {
                     data.nested(VETH_INFO_PEER, |peer| {
                         peer.put(&ifinfo(0, 0));
                         peer.attr_str(IFLA_IFNAME, veth.peer_name);
+                        put_one_queue(peer);
                         peer.attr(IFLA_ADDRESS, &veth.peer_mac);
                         peer.attr(IFLA_NET_NS_FD, &veth.peer_netns.as_raw_fd().to_ne_bytes());
                         if let Some(mtu) = veth.mtu {
@@ -418,6 +422,13 @@ fn put_name(buffer: &mut Buffer, link: LinkRef<'_>) {
     if let LinkRef::Name(name) = link {
         buffer.attr_str(IFLA_IFNAME, name);
     }
+}
+
+/// A veth has a queue per processor by default, each with its own directory in sysfs, which is most of what making one
+/// costs on a large machine. Queues help XDP programs only: packets go to the other end's processor queue directly.
+fn put_one_queue(buffer: &mut Buffer) {
+    buffer.attr_u32(IFLA_NUM_TX_QUEUES, 1);
+    buffer.attr_u32(IFLA_NUM_RX_QUEUES, 1);
 }
 
 fn put_port_settings(buffer: &mut Buffer, change: &LinkChange<'_>) {

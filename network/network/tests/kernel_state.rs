@@ -129,7 +129,7 @@ fn reconcile_removes_strays_and_rebuilds_what_is_missing() {
     let error = world.on_host(|| bridges.attach(forgotten.ns.fd(), &kept, &request)).unwrap_err();
     assert!(matches!(error, NetworkError::BridgeMissing { .. }), "{error}");
     let done = world.on_host(|| bridges.reconcile(std::slice::from_ref(&kept), &known)).unwrap();
-    assert_eq!(done.created, [kept.bridge.clone()]);
+    assert_eq!(done.created, [kept.bridge.as_str()]);
     assert!(fetch(&world.outside, HOST, 8080).is_ok(), "the running container is back on its network");
     let done = world.on_host(|| bridges.reconcile(std::slice::from_ref(&kept), &known)).unwrap();
     assert_eq!(done, Default::default(), "a second time changes nothing");
@@ -193,6 +193,8 @@ fn a_container_sees_what_was_asked_for() {
         assert!(seen.contains(part), "{part} in {seen}");
     }
     assert!(!seen.contains("inet6"), "{seen}");
+    let details = ns.run(|| command("ip", "-d link show eth0"));
+    assert!(details.contains("numtxqueues 1 ") && details.contains("numrxqueues 1 "), "{details}");
     assert!(ns.run(|| command("ip", "route")).contains("default via 172.17.0.1 dev eth0"));
     assert!(ns.run(|| command("ip", "addr show lo")).contains("inet 127.0.0.1/8"));
     let bridge = world.on_host(|| command("ip", &format!("addr show {}", net.bridge)));
@@ -233,7 +235,7 @@ fn a_held_port_reaches_the_container_and_no_listener() {
     world.on_host(|| bridges.publish(&[held.mapping().clone()])).unwrap();
     assert!(fetch(&world.outside, HOST, 8080).is_ok());
     assert!(fetch(&world.host, Ipv4Addr::LOCALHOST, 8080).is_ok());
-    world.on_host(|| bridges.unpublish(&[mapping.clone()])).unwrap();
+    world.on_host(|| bridges.unpublish(std::slice::from_ref(&mapping))).unwrap();
     assert!(unreachable(&world.host, Ipv4Addr::LOCALHOST, 8080), "refused: nobody listens");
     serve(&world.host, 9090, "host");
     let mut taken = mapping;
