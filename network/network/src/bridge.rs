@@ -4,6 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hull_netlink::conntrack::UdpFlow;
 use hull_netlink::route::{Link, LinkChange, LinkRef, Requests, Route, Veth};
@@ -22,11 +23,13 @@ pub use reconcile::Reconciled;
 const DEFAULT_BRIDGE: &str = "hull0";
 
 /// Bridge networks of one engine. All calls must come from threads of one network namespace, the engine's. Holds no
-/// state but a socket; clones share it.
+/// state but a socket; clones share it, and threads may call at the same time.
 #[derive(Debug, Clone)]
 pub struct Bridges {
     engine: String,
     firewall: Firewall,
+    /// Held while bridges are built or removed: two that build the same one would trip over each other.
+    building: Arc<Mutex<()>>,
 }
 
 /// Why a network step failed.
@@ -105,7 +108,7 @@ type Result<T> = std::result::Result<T, NetworkError>;
 impl Bridges {
     /// `engine` is the engine's short id (letters and digits); it becomes part of names and aliases in the kernel.
     pub fn new(engine: &str) -> Self {
-        Self { engine: engine.to_owned(), firewall: Firewall::new(engine) }
+        Self { engine: engine.to_owned(), firewall: Firewall::new(engine), building: Arc::default() }
     }
 
     /// Name for the bridge of this engine's default network: `hull0`, or another if a different engine has that one.
@@ -154,6 +157,7 @@ impl Bridges {
     /// # Errors
     /// A step is refused, or the bridge's name is taken.
     pub fn ensure(&self, network: &BridgeNetwork) -> Result<()> {
+        let _alone = self.build_alone();
         let route = open_route()?;
         let created = self.ensure_bridge(&route, network)?;
         self.ensure_firewall(network).inspect_err(|_| {
@@ -168,6 +172,7 @@ impl Bridges {
     /// # Errors
     /// A step is refused. An interface of another owner is left alone.
     pub fn remove(&self, network: &BridgeNetwork) -> Result<()> {
+        let _alone = self.build_alone();
         let route = open_route()?;
         if let Some(link) = find_link(&route, network)?
             && self.owns_bridge(&link, network)
@@ -278,6 +283,10 @@ impl Bridges {
         }
         let forgotten = self.firewall.forget_udp(|flow| udp.iter().any(|port| stale(flow, port)));
         warn_on_error("forget UDP conversations", forgotten);
+    }
+
+    fn build_alone(&self) -> MutexGuard<'_, ()> {
+        self.building.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn bridge_alias(&self, network: &str) -> String {

@@ -24,6 +24,7 @@ impl Bridges {
     /// # Errors
     /// A step is refused; calling again goes on where it stopped.
     pub fn reconcile(&self, networks: &[BridgeNetwork], endpoints: &[Endpoint]) -> Result<Reconciled> {
+        let _alone = self.build_alone();
         let route = open_route()?;
         let links = list(&route)?;
         let mut done = Reconciled {
@@ -49,6 +50,7 @@ impl Bridges {
     /// # Errors
     /// A step is refused.
     pub fn purge(&self) -> Result<()> {
+        let _alone = self.build_alone();
         let route = open_route()?;
         self.remove_strays(&route, &list(&route)?, &[], &[])?;
         self.firewall.delete().map_err(|source| NetworkError::Firewall { step: "delete the table", source })
