@@ -6,7 +6,7 @@ use std::pin::Pin;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// A body: chunks of bytes, or the error that cut it.
 pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
@@ -23,20 +23,38 @@ where
     F: FnOnce(&mut StreamWriter) -> io::Result<()> + Send + 'static,
 {
     let (chunks, queue) = mpsc::channel(QUEUE);
+    let (alive, consumer) = watch::channel(());
     tokio::task::spawn_blocking(move || {
-        let mut writer = StreamWriter { chunks, buffer: BytesMut::with_capacity(CHUNK) };
+        let mut writer = StreamWriter { chunks, consumer, buffer: BytesMut::new() };
         let result = produce(&mut writer).and_then(|()| writer.flush());
         if let Err(error) = result {
             let _ = writer.chunks.blocking_send(Err(error));
         }
     });
-    Box::pin(stream::unfold(queue, |mut queue| async move { queue.recv().await.map(|chunk| (chunk, queue)) }))
+    let chunks = stream::unfold((queue, alive), |(mut queue, alive)| async move {
+        queue.recv().await.map(|chunk| (chunk, (queue, alive)))
+    });
+    Box::pin(chunks)
+}
+
+impl StreamWriter {
+    /// Whether the consumer is gone.
+    pub fn is_closed(&self) -> bool {
+        self.chunks.is_closed()
+    }
+
+    /// Resolves when the consumer is gone.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut consumer = self.consumer.clone();
+        async move { while consumer.changed().await.is_ok() {} }
+    }
 }
 
 /// The writing end of [`produce`].
 #[derive(Debug)]
 pub struct StreamWriter {
     chunks: mpsc::Sender<io::Result<Bytes>>,
+    consumer: watch::Receiver<()>,
     buffer: BytesMut,
 }
 
@@ -54,7 +72,6 @@ impl Write for StreamWriter {
             return Ok(());
         }
         let chunk = self.buffer.split().freeze();
-        self.buffer.reserve(CHUNK);
         self.chunks.blocking_send(Ok(chunk)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }

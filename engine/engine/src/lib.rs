@@ -32,6 +32,12 @@ pub use error::{Error, Kind, Result, chain};
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
 
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("data_root", &self.0.config.data_root).finish_non_exhaustive()
+    }
+}
+
 /// What all actions share. Fields are private to the crate; modules own their part.
 pub(crate) struct Inner {
     pub(crate) config: Config,
