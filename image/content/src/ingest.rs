@@ -120,7 +120,13 @@ impl Ingest {
 
     /// Checks size and digest and gives the blob its name; returns digest and size. Content that is not what it
     /// should be is removed.
-    pub fn commit(mut self) -> Result<(Digest, u64), ContentError> {
+    pub fn commit(self) -> Result<(Digest, u64), ContentError> {
+        self.commit_held(|_| ())
+    }
+
+    /// Like [`Ingest::commit`]; `hold` is told the digest before the blob appears, so that whoever collects garbage can
+    /// be kept from taking it.
+    pub fn commit_held(mut self, hold: impl FnOnce(&Digest)) -> Result<(Digest, u64), ContentError> {
         let hasher = std::mem::replace(&mut self.hasher, Hasher::new(Algorithm::Sha256));
         let actual = hasher.finish();
         if let Some((digest, size)) = self.expected.clone() {
@@ -135,6 +141,7 @@ impl Ingest {
                 return Err(ContentError::DigestMismatch { expected: digest, actual });
             }
         }
+        hold(&actual);
         let target = self.store.path(&actual);
         std::fs::rename(&self.path, &target).map_err(ContentError::io("rename into place", &target))?;
         self.committed = true;

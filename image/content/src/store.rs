@@ -180,8 +180,8 @@ impl Store {
         Ok(if actual == *digest { Verdict::Intact } else { Verdict::Damaged { actual } })
     }
 
-    /// Removes downloads that were begun for content of these digests' kind and that nobody is writing; for a
-    /// clean-up that wants the space more than the head start.
+    /// Removes downloads begun and not finished that nobody is writing now, for a clean-up that wants the space more
+    /// than the head start; returns the bytes freed.
     pub fn remove_partial(&self) -> Result<u64, ContentError> {
         let dir = self.ingest_dir();
         let mut freed = 0;

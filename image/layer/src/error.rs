@@ -73,6 +73,9 @@ pub enum LayerError {
     /// A thread of the pipeline died.
     #[error("unpacking stopped unexpectedly")]
     Thread,
+    /// The merged tree cannot be mounted.
+    #[error("mount the snapshot")]
+    Mount(#[from] hull_mount::Error),
     /// The file system refused.
     #[error("{step} {path}")]
     Io {

@@ -32,4 +32,4 @@ pub use decompress::{Compression, Decompressor, Start};
 pub use error::LayerError;
 pub use pack::{PackOptions, pack, pack_path};
 pub use snapshot::{Snapshot, tree_size};
-pub use store::{LayerRecord, Layers, Staged};
+pub use store::{LayerRecord, Layers, Staged, Trash};

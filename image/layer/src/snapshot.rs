@@ -1,9 +1,10 @@
 use std::collections::HashSet;
-use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use hull_model::Digest;
 use rustix::fs::FileType;
+use rustix::mount::MountAttrFlags;
 
 use crate::walk::walk;
 use crate::{LayerError, Layers};
@@ -26,6 +27,35 @@ impl Layers {
             snapshot.lower.push(self.diff_dir(chain_id));
         }
         Ok(snapshot)
+    }
+
+    /// The merged tree as a detached mount, as a container sees it: with the container's `upper` and `work` directories, or
+    /// read-only without. For looking into stopped containers (`docker cp`, `docker export`); it goes away with the
+    /// descriptor.
+    pub fn mount(&self, snapshot: &Snapshot, upper: Option<(&Path, &Path)>) -> Result<OwnedFd, LayerError> {
+        let mut lower = snapshot.lower.clone();
+        // overlayfs wants one lower directory, and two when there is no upper one; empty ones change nothing.
+        let wanted = if upper.is_some() { 1 } else { 2 };
+        for name in ["a", "b"].iter().take(wanted - lower.len().min(wanted)) {
+            lower.push(self.empty_dir(name)?);
+        }
+        let overlay = hull_mount::Overlay {
+            lower,
+            upper: upper.map(|(upper, work)| (upper.to_path_buf(), work.to_path_buf())),
+            options: Vec::new(),
+        };
+        let attributes = match upper {
+            Some(_) => MountAttrFlags::empty(),
+            None => MountAttrFlags::MOUNT_ATTR_RDONLY,
+        };
+        Ok(hull_mount::overlay(&overlay, attributes)?)
+    }
+
+    /// An empty directory, the lower one of an image without layers.
+    pub fn empty_dir(&self, name: &str) -> Result<PathBuf, LayerError> {
+        let path = self.root().join(".empty").join(name);
+        std::fs::create_dir_all(&path).map_err(LayerError::io("create directory", &path))?;
+        Ok(path)
     }
 }
 

@@ -151,14 +151,33 @@ impl Layers {
 
     /// Removes a layer; whether it was there. It vanishes at once and is deleted after.
     pub fn remove(&self, chain_id: &Digest) -> Result<bool, LayerError> {
+        match self.discard(chain_id)? {
+            Some(trash) => trash.delete().map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Makes a layer vanish, which is quick; its files are deleted by [`Trash::delete`], or when the store is opened
+    /// next.
+    pub fn discard(&self, chain_id: &Digest) -> Result<Option<Trash>, LayerError> {
         let (from, to) = (self.dir(chain_id), self.root.join(TRASH).join(Id::random().short()));
         match fs::rename(&from, &to) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(e) => return Err(LayerError::io("remove", from)(e)),
+            Ok(()) => Ok(Some(Trash(to))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(LayerError::io("remove", from)(e)),
         }
-        remove_tree(&to)?;
-        Ok(true)
+    }
+}
+
+/// A layer that is gone but whose files are still to be deleted.
+#[must_use]
+#[derive(Debug)]
+pub struct Trash(PathBuf);
+
+impl Trash {
+    /// Deletes the files.
+    pub fn delete(self) -> Result<(), LayerError> {
+        remove_tree(&self.0)
     }
 }
 

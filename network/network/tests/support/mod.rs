@@ -89,6 +89,8 @@ impl World {
     pub(crate) fn new() -> Self {
         let (host, outside) = (NetNs::new(), NetNs::new());
         host.ip("link set lo up");
+        // The stricter setting, which some distributions have: packets must come from where answers would go.
+        host.run(|| std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1")).expect("rp_filter set");
         outside.ip("link set lo up");
         host.ip(&format!("link add out0 type veth peer name eth0 netns {}", outside.pid()));
         host.ip("addr add 10.99.0.1/24 dev out0");

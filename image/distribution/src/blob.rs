@@ -1,0 +1,250 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hull_content::Hasher;
+use hull_model::Descriptor;
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_RANGE, RANGE};
+use hyper::{Method, Response, StatusCode, Uri};
+
+use crate::error::{Connection, DistributionError};
+use crate::repository::{Ask, Repository, pause, protocol, retry_after};
+use crate::transport::shown;
+
+/// A blob's bytes as they arrive, whole and once, whatever happens to the connections below: after a broken or silent
+/// one the transfer goes on where it stopped. Its size is checked; its digest is for whoever stores the bytes.
+pub struct BlobStream<'a> {
+    repository: &'a Repository,
+    descriptor: Descriptor,
+    source: Option<Source>,
+    /// Next byte to hand out.
+    position: u64,
+    /// Attempts since the last byte.
+    failures: u32,
+}
+
+struct Source {
+    body: Incoming,
+    uri: Uri,
+    /// Bytes to throw away: the registry sent all although a part was asked for.
+    skip: u64,
+}
+
+impl Repository {
+    /// Starts reading a blob at `offset`.
+    pub async fn blob(
+        &self,
+        descriptor: &Descriptor,
+        offset: u64,
+    ) -> Result<BlobStream<'_>, DistributionError> {
+        let mut stream = BlobStream {
+            repository: self,
+            descriptor: descriptor.clone(),
+            source: None,
+            position: offset,
+            failures: 0,
+        };
+        if offset < descriptor.size {
+            stream.source = Some(stream.open().await?);
+        }
+        Ok(stream)
+    }
+
+    /// A whole small blob, digest and size checked.
+    pub async fn blob_bytes(
+        &self,
+        descriptor: &Descriptor,
+        limit: u64,
+    ) -> Result<Vec<u8>, DistributionError> {
+        if descriptor.size > limit {
+            let (digest, size) = (descriptor.digest.clone(), descriptor.size);
+            return Err(hull_content::ContentError::TooLarge { digest, size, limit }.into());
+        }
+        let mut stream = self.blob(descriptor, 0).await?;
+        let mut hasher = Hasher::new(descriptor.digest.algorithm());
+        let mut bytes = Vec::with_capacity(descriptor.size as usize);
+        while let Some(piece) = stream.next().await? {
+            hasher.update(&piece);
+            bytes.extend_from_slice(&piece);
+        }
+        let (expected, actual) = (descriptor.digest.clone(), hasher.finish());
+        if actual != expected {
+            return Err(DistributionError::DigestMismatch { what: "blob".into(), expected, actual });
+        }
+        Ok(bytes)
+    }
+
+    /// Whether the registry has that blob.
+    pub async fn has_blob(&self, digest: &hull_model::Digest) -> Result<bool, DistributionError> {
+        let path = format!("blobs/{digest}");
+        let (uri, answer) =
+            self.ask_any(&Ask { method: Method::HEAD, path: &path, headers: Vec::new() }).await?;
+        match answer.status() {
+            status if status.is_success() => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(self.status_error(&Method::HEAD, (uri, answer)).await),
+        }
+    }
+}
+
+impl BlobStream<'_> {
+    /// The next piece; `None` when the announced size is complete.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, DistributionError> {
+        loop {
+            if self.position >= self.descriptor.size {
+                return self.check_end().await;
+            }
+            let result = match &mut self.source {
+                Some(source) => read(source, self.repository.client().config().idle_timeout).await,
+                None => self.open().await.map(|source| {
+                    self.source = Some(source);
+                    Some(Bytes::new())
+                }),
+            };
+            match result {
+                Ok(Some(piece)) if piece.is_empty() => {}
+                Ok(Some(piece)) => {
+                    self.failures = 0;
+                    self.position += piece.len() as u64;
+                    self.check_size()?;
+                    return Ok(Some(piece));
+                }
+                Ok(None) => self.again(self.short(), None).await?,
+                Err(e) if e.is_passing() => self.again(e, None).await?,
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn short(&self) -> DistributionError {
+        let (digest, expected) = (self.descriptor.digest.clone(), self.descriptor.size);
+        DistributionError::SizeMismatch { digest, expected, actual: self.position }
+    }
+
+    fn check_size(&self) -> Result<(), DistributionError> {
+        if self.position > self.descriptor.size { Err(self.short()) } else { Ok(()) }
+    }
+
+    /// All is there: one byte more would be a lie about the size.
+    async fn check_end(&mut self) -> Result<Option<Bytes>, DistributionError> {
+        if let Some(mut source) = self.source.take() {
+            let idle = self.repository.client().config().idle_timeout;
+            if let Ok(Some(more)) = read(&mut source, idle).await {
+                self.position += more.len() as u64;
+                self.check_size()?;
+            }
+        }
+        Ok(None)
+    }
+
+    async fn again(
+        &mut self,
+        error: DistributionError,
+        wait: Option<Duration>,
+    ) -> Result<(), DistributionError> {
+        let config = self.repository.client().config();
+        if self.failures >= config.retries {
+            return Err(error);
+        }
+        self.source = None;
+        pause(config, self.failures, wait).await;
+        self.failures += 1;
+        Ok(())
+    }
+
+    async fn open(&self) -> Result<Source, DistributionError> {
+        let path = format!("blobs/{}", self.descriptor.digest);
+        let first = self.request(&path).await;
+        match first {
+            Err(DistributionError::BlobUnknown { .. }) if !self.descriptor.urls.is_empty() => {
+                self.open_foreign().await
+            }
+            result => result,
+        }
+    }
+
+    /// Addresses a manifest names for layers its registry may not hold; asked without credentials, since the address
+    /// is not the registry's own.
+    async fn open_foreign(&self) -> Result<Source, DistributionError> {
+        let mut last = None;
+        for url in
+            self.descriptor.urls.iter().filter(|u| u.starts_with("https://") || u.starts_with("http://"))
+        {
+            let Ok(uri) = url.parse::<Uri>() else { continue };
+            let anonymous = self.repository.client().anonymous(&uri);
+            match anonymous.ask_foreign(url, self.range()).await.map(|(uri, answer)| self.source(uri, answer))
+            {
+                Ok(Ok(source)) => return Ok(source),
+                Ok(Err(e)) | Err(e) => last = Some(e),
+            }
+        }
+        Err(last.unwrap_or_else(|| self.unknown()))
+    }
+
+    fn range(&self) -> Vec<(hyper::header::HeaderName, String)> {
+        match self.position {
+            0 => Vec::new(),
+            position => vec![(RANGE, format!("bytes={position}-"))],
+        }
+    }
+
+    async fn request(&self, path: &str) -> Result<Source, DistributionError> {
+        let ask = Ask { method: Method::GET, path, headers: self.range() };
+        let (uri, answer) = self.repository.ask_any(&ask).await?;
+        match answer.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT => self.source(uri, answer),
+            StatusCode::NOT_FOUND => Err(self.unknown()),
+            _ => Err(self.repository.status_error(&Method::GET, (uri, answer)).await),
+        }
+    }
+
+    fn unknown(&self) -> DistributionError {
+        let repository = self.repository.reference().familiar_name();
+        DistributionError::BlobUnknown { repository, digest: self.descriptor.digest.clone() }
+    }
+
+    fn source(&self, uri: Uri, answer: Response<Incoming>) -> Result<Source, DistributionError> {
+        let start = match answer.status() {
+            StatusCode::OK => 0,
+            StatusCode::PARTIAL_CONTENT => {
+                range_start(&answer).ok_or_else(|| protocol(&uri, "wrong range".into()))?
+            }
+            status => {
+                let (method, url, status) = ("Get".into(), shown(&uri), status.as_u16());
+                return Err(DistributionError::Status { method, url, status, detail: String::new() });
+            }
+        };
+        if start > self.position {
+            return Err(protocol(&uri, format!("asked for byte {}, got {start}", self.position)));
+        }
+        let _ = retry_after(answer.headers());
+        Ok(Source { body: answer.into_body(), uri, skip: self.position - start })
+    }
+}
+
+/// First byte of `Content-Range: bytes a-b/n`.
+fn range_start(answer: &Response<Incoming>) -> Option<u64> {
+    let text = answer.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    text.trim().strip_prefix("bytes")?.trim().split('-').next()?.parse().ok()
+}
+
+/// The next piece of a connection; `None` at its end.
+async fn read(source: &mut Source, idle: Duration) -> Result<Option<Bytes>, DistributionError> {
+    let failed =
+        |cause| DistributionError::Connection { method: "Get".into(), url: shown(&source.uri), cause };
+    loop {
+        let frame = match tokio::time::timeout(idle, source.body.frame()).await {
+            Err(_) => return Err(failed(Connection::Timeout(idle))),
+            Ok(None) => return Ok(None),
+            Ok(Some(frame)) => frame.map_err(|e| failed(Connection::Broken(e.to_string())))?,
+        };
+        let Ok(mut data) = frame.into_data() else { continue };
+        let skip = source.skip.min(data.len() as u64);
+        source.skip -= skip;
+        let data = data.split_off(skip as usize);
+        if !data.is_empty() {
+            return Ok(Some(data));
+        }
+    }
+}

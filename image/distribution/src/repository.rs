@@ -1,0 +1,676 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty};
+use hull_content::Hasher;
+use hull_model::{Algorithm, Descriptor, Digest, Reference, media_type};
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    RETRY_AFTER, USER_AGENT,
+};
+use hyper::{Method, Request, Response, StatusCode, Uri};
+use tokio::sync::Mutex;
+
+use crate::MAX_DOCUMENT;
+use crate::auth::{authorize, basic};
+use crate::config::{Config, Credentials, Secret};
+use crate::error::{DistributionError, detail};
+use crate::transport::{Body, Transport, go_method, shown};
+
+const MAX_REDIRECTS: usize = 10;
+const MAX_ERROR_BODY: u64 = 64 << 10;
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+const DOCKER_HOST: &str = "registry-1.docker.io";
+
+/// Registries' common client: connections and settings. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    transport: Transport,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+/// What will be done with a repository: what a token is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read.
+    Pull,
+    /// Read and write.
+    Push,
+}
+
+/// One repository with one user's credentials.
+pub struct Repository {
+    client: Client,
+    reference: Reference,
+    access: Access,
+    credentials: Option<Credentials>,
+    endpoints: Vec<Endpoint>,
+}
+
+/// A place that serves the repository.
+pub(crate) struct Endpoint {
+    /// `https://host[:port]`.
+    base: String,
+    domain: String,
+    insecure: bool,
+    /// Gets no credentials, and does not decide that something does not exist.
+    mirror: bool,
+    down: AtomicBool,
+    /// Last authorization that was asked for, shared by parallel requests.
+    authorization: Mutex<Option<Secret>>,
+}
+
+/// A manifest or index with its bytes.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Type, digest and size.
+    pub descriptor: Descriptor,
+    /// The document.
+    pub bytes: Vec<u8>,
+}
+
+/// A request without body, sent again as often as needed.
+pub(crate) struct Ask<'a> {
+    pub(crate) method: Method,
+    /// Below `/v2/<repository>/`, or a whole address.
+    pub(crate) path: &'a str,
+    pub(crate) headers: Vec<(HeaderName, String)>,
+}
+
+impl Client {
+    /// A client with these settings.
+    pub fn new(config: Config) -> Self {
+        Self { inner: Arc::new(Inner { transport: Transport::new(config.clone()), config }) }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.inner.transport
+    }
+
+    /// The repository of that reference (whose tag and digest do not matter here).
+    pub fn repository(
+        &self,
+        reference: &Reference,
+        access: Access,
+        credentials: Option<Credentials>,
+    ) -> Repository {
+        let endpoints = self.endpoints(reference.domain(), access);
+        let credentials = credentials.filter(|c| !c.is_anonymous());
+        Repository { client: self.clone(), reference: reference.repository(), access, credentials, endpoints }
+    }
+
+    fn endpoints(&self, domain: &str, access: Access) -> Vec<Endpoint> {
+        let mut found = Vec::new();
+        let docker = domain == hull_model::DEFAULT_DOMAIN;
+        if docker && access == Access::Pull {
+            for mirror in &self.config().mirrors {
+                let base = mirror.trim_end_matches('/').to_owned();
+                let domain = base.split_once("://").map_or(base.as_str(), |(_, rest)| rest).to_owned();
+                let insecure = self.config().is_insecure(&domain);
+                found.push(Endpoint::new(base, domain, insecure, true));
+            }
+        }
+        let host = if docker { DOCKER_HOST } else { domain };
+        let insecure = !docker && self.config().is_insecure(domain);
+        found.push(Endpoint::new(format!("https://{host}"), host.into(), insecure, false));
+        if insecure {
+            found.push(Endpoint::new(format!("http://{host}"), host.into(), true, false));
+        }
+        found
+    }
+
+    /// Somewhere without repository and credentials: a foreign layer's address.
+    pub(crate) fn anonymous(&self, uri: &Uri) -> Foreign<'_> {
+        let domain = uri.authority().map_or("", |a| a.as_str());
+        let insecure = self.config().is_insecure(domain);
+        Foreign { client: self, insecure }
+    }
+
+    /// Checks credentials against a registry (`docker login`). An error is [`DistributionError::Login`] if they are
+    /// refused.
+    pub async fn login(&self, domain: &str, credentials: Credentials) -> Result<(), DistributionError> {
+        let name = format!("{domain}/x");
+        let reference: Reference =
+            name.parse().map_err(|e| DistributionError::Setup(format!("registry {domain:?}: {e}")))?;
+        let mut repository = self.repository(&reference, Access::Pull, Some(credentials));
+        repository.endpoints.retain(|e| !e.mirror);
+        repository.login().await
+    }
+}
+
+/// Asks one address without credentials, following redirects.
+pub(crate) struct Foreign<'a> {
+    client: &'a Client,
+    insecure: bool,
+}
+
+impl Foreign<'_> {
+    pub(crate) async fn ask_foreign(
+        &self,
+        url: &str,
+        headers: Vec<(HeaderName, String)>,
+    ) -> Result<(Uri, Response<Incoming>), DistributionError> {
+        let bad = || DistributionError::Protocol { url: url.into(), what: "it is no address".into() };
+        let mut uri: Uri = url.parse().map_err(|_| bad())?;
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = Request::get(uri.clone()).header(USER_AGENT, &self.client.config().user_agent);
+            for (name, value) in &headers {
+                request = request.header(name, value);
+            }
+            let body = Empty::new().map_err(|e| match e {}).boxed_unsync();
+            let request = request.body(body).map_err(|e| protocol(&uri, e.to_string()))?;
+            let answer = self.client.transport().send(request, None, self.insecure).await?;
+            match redirect(&answer, &uri)? {
+                Some(next) => uri = next,
+                None => return Ok((uri, answer)),
+            }
+        }
+        Err(protocol(&uri, format!("more than {MAX_REDIRECTS} redirects")))
+    }
+}
+
+impl Endpoint {
+    fn new(base: String, domain: String, insecure: bool, mirror: bool) -> Self {
+        Self { base, domain, insecure, mirror, down: AtomicBool::new(false), authorization: Mutex::new(None) }
+    }
+}
+
+impl Repository {
+    /// Which repository.
+    pub fn reference(&self) -> &Reference {
+        &self.reference
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    async fn login(&self) -> Result<(), DistributionError> {
+        let ask = Ask { method: Method::GET, path: "/v2/", headers: Vec::new() };
+        let host = self.reference.domain().to_owned();
+        let answer = self.ask_any(&ask).await.map_err(|e| match e {
+            DistributionError::PullDenied { detail, .. } => {
+                DistributionError::Login { host: host.clone(), detail }
+            }
+            e => e,
+        })?;
+        match answer.1.status() {
+            status if status.is_success() => Ok(()),
+            _ => Err(self.status_error(&Method::GET, answer).await),
+        }
+    }
+
+    /// Manifest or index of a tag or digest: of the reference, which should be of this repository.
+    pub async fn manifest(&self, reference: &Reference) -> Result<Fetched, DistributionError> {
+        let (name, digest) = tag_or_digest(reference);
+        let path = format!("manifests/{name}");
+        let ask = Ask { method: Method::GET, path: &path, headers: vec![(ACCEPT, accepted())] };
+        let mut attempt = 0;
+        loop {
+            let result = self.manifest_once(reference, &ask, digest).await;
+            match result {
+                Err(e) if e.is_passing() && attempt < self.client.config().retries => {
+                    pause(self.client.config(), attempt, None).await;
+                    attempt += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn manifest_once(
+        &self,
+        reference: &Reference,
+        ask: &Ask<'_>,
+        digest: Option<&Digest>,
+    ) -> Result<Fetched, DistributionError> {
+        let (uri, answer) = self.ask_any(ask).await?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Err(self.manifest_unknown(reference, answer, &uri).await),
+            _ => return Err(self.status_error(&Method::GET, (uri, answer)).await),
+        }
+        let stated = header_digest(answer.headers());
+        let media_type = content_type(answer.headers());
+        let bytes = read_body(&self.client, answer, MAX_DOCUMENT, &uri).await?;
+        let algorithm = digest.or(stated.as_ref()).map_or(Algorithm::Sha256, Digest::algorithm);
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(&bytes);
+        let actual = hasher.finish();
+        if let Some(expected) = digest.or(stated.as_ref())
+            && *expected != actual
+        {
+            let what = format!("manifest of {}", reference.familiar());
+            return Err(DistributionError::DigestMismatch { what, expected: expected.clone(), actual });
+        }
+        Ok(Fetched { descriptor: Descriptor::new(&media_type, actual, bytes.len() as u64), bytes })
+    }
+
+    /// Type, digest and size of a tag's or digest's manifest without fetching it where the registry says them.
+    pub async fn resolve(&self, reference: &Reference) -> Result<Descriptor, DistributionError> {
+        let (name, digest) = tag_or_digest(reference);
+        let path = format!("manifests/{name}");
+        let ask = Ask { method: Method::HEAD, path: &path, headers: vec![(ACCEPT, accepted())] };
+        let (uri, answer) = self.ask_any(&ask).await?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Err(self.manifest_unknown(reference, answer, &uri).await),
+            _ => return Err(self.status_error(&Method::HEAD, (uri, answer)).await),
+        }
+        let size = header_text(answer.headers(), &CONTENT_LENGTH).and_then(|n| n.parse().ok());
+        match (header_digest(answer.headers()).as_ref().or(digest), size) {
+            (Some(digest), Some(size)) => {
+                Ok(Descriptor::new(&content_type(answer.headers()), digest.clone(), size))
+            }
+            _ => Ok(self.manifest(reference).await?.descriptor),
+        }
+    }
+
+    /// Whether the registry has that manifest.
+    pub async fn has_manifest(&self, digest: &Digest) -> Result<bool, DistributionError> {
+        match self.resolve(&self.reference.with_digest(digest.clone())).await {
+            Ok(found) => Ok(found.digest == *digest),
+            Err(DistributionError::ManifestUnknown { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// All tags, in the registry's order, following its pages.
+    pub async fn tags(&self) -> Result<Vec<String>, DistributionError> {
+        #[derive(serde::Deserialize)]
+        struct Page {
+            tags: Option<Vec<String>>,
+        }
+        let mut path = "tags/list".to_owned();
+        let mut tags = Vec::new();
+        for _ in 0..1000 {
+            let ask = Ask { method: Method::GET, path: &path, headers: Vec::new() };
+            let (uri, answer) = self.ask_any(&ask).await?;
+            if answer.status() != StatusCode::OK {
+                return Err(self.status_error(&Method::GET, (uri, answer)).await);
+            }
+            let next = next_page(answer.headers(), &uri);
+            let body = read_body(&self.client, answer, MAX_DOCUMENT, &uri).await?;
+            let page: Page = serde_json::from_slice(&body).map_err(|e| protocol(&uri, e.to_string()))?;
+            tags.extend(page.tags.unwrap_or_default());
+            match next {
+                Some(next) => path = next,
+                None => break,
+            }
+        }
+        Ok(tags)
+    }
+
+    async fn manifest_unknown(
+        &self,
+        reference: &Reference,
+        answer: Response<Incoming>,
+        uri: &Uri,
+    ) -> DistributionError {
+        // Losing the detail is better than losing the error.
+        let body = read_body(&self.client, answer, MAX_ERROR_BODY, uri).await.unwrap_or_default();
+        DistributionError::ManifestUnknown { reference: reference.familiar(), detail: detail(&body) }
+    }
+
+    /// What an unexpected answer means.
+    pub(crate) async fn status_error(
+        &self,
+        method: &Method,
+        answer: (Uri, Response<Incoming>),
+    ) -> DistributionError {
+        let (uri, answer) = answer;
+        let status = answer.status().as_u16();
+        let body = read_body(&self.client, answer, MAX_ERROR_BODY, &uri).await.unwrap_or_default();
+        let detail = detail(&body);
+        match status {
+            401 | 403 => self.denied(detail),
+            429 => DistributionError::RateLimited { url: shown(&uri), detail },
+            _ => DistributionError::Status { method: go_method(method), url: shown(&uri), status, detail },
+        }
+    }
+
+    pub(crate) fn denied(&self, detail: String) -> DistributionError {
+        let repository = self.reference.familiar_name();
+        match self.access {
+            Access::Pull => DistributionError::PullDenied { repository, detail },
+            Access::Push => DistributionError::PushDenied { repository, detail },
+        }
+    }
+
+    /// Asks the endpoints in order until one answers, retrying what may pass; errors of the last one are the
+    /// result. A mirror's failure of any kind only means asking the next.
+    pub(crate) async fn ask_any(
+        &self,
+        ask: &Ask<'_>,
+    ) -> Result<(Uri, Response<Incoming>), DistributionError> {
+        let mut last = None;
+        let all_down = self.endpoints.iter().all(|e| e.down.load(Ordering::Relaxed));
+        for (index, endpoint) in self.endpoints.iter().enumerate() {
+            let is_last = index + 1 == self.endpoints.len();
+            if !is_last && !all_down && endpoint.down.load(Ordering::Relaxed) {
+                continue;
+            }
+            match self.ask(endpoint, ask).await {
+                Ok(answer) if endpoint.mirror && !answer.1.status().is_success() => {
+                    last = Some(Ok(answer));
+                }
+                Ok(answer) => return Ok(answer),
+                Err(e) if e.is_endpoint() => {
+                    if matches!(e, DistributionError::Connection { .. }) {
+                        endpoint.down.store(true, Ordering::Relaxed);
+                    }
+                    // The plain endpoint's refusal says less than the TLS one's reason.
+                    last = Some(match last {
+                        Some(Err(first)) if endpoint.insecure && !says_more(&first) => Err(e),
+                        Some(Err(first)) if endpoint.insecure && !endpoint.mirror => Err(first),
+                        _ => Err(e),
+                    });
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        last.unwrap_or_else(|| Err(DistributionError::Setup("no endpoint".into())))
+    }
+
+    /// One endpoint, with retries.
+    pub(crate) async fn ask(
+        &self,
+        endpoint: &Endpoint,
+        ask: &Ask<'_>,
+    ) -> Result<(Uri, Response<Incoming>), DistributionError> {
+        let config = self.client.config();
+        let mut attempt = 0;
+        loop {
+            let result = self.ask_once(endpoint, ask).await;
+            let (passing, wait) = match &result {
+                Ok((_, answer)) => (is_passing(answer.status()), retry_after(answer.headers())),
+                Err(e) => (e.is_passing(), None),
+            };
+            // TLS spoken to a plain server breaks in many ways: the next endpoint is the retry.
+            let speculative = endpoint.insecure && endpoint.base.starts_with("https:");
+            if !passing || attempt >= config.retries || (speculative && result.is_err()) {
+                return result;
+            }
+            pause(config, attempt, wait).await;
+            attempt += 1;
+        }
+    }
+
+    /// Authorization and redirects, no retry.
+    async fn ask_once(
+        &self,
+        endpoint: &Endpoint,
+        ask: &Ask<'_>,
+    ) -> Result<(Uri, Response<Incoming>), DistributionError> {
+        let first = self.address(endpoint, ask.path)?;
+        let mut uri = first.clone();
+        let mut authorized = false;
+        let mut redirects = 0;
+        loop {
+            let own = uri.authority() == first.authority() && uri.scheme() == first.scheme();
+            let authorization = if own { self.authorization(endpoint).await } else { None };
+            let request = self.build(ask, &uri, authorization.as_ref())?;
+            let domain = own.then_some(endpoint.domain.as_str());
+            let insecure = match own {
+                true => endpoint.insecure,
+                false => uri.authority().is_some_and(|a| self.client.config().is_insecure(a.as_str())),
+            };
+            let answer = self.client.transport().send(request, domain, insecure).await?;
+            let status = answer.status();
+            if status == StatusCode::UNAUTHORIZED && own && !authorized {
+                authorized = true;
+                if !self.reauthorize(endpoint, &answer, &uri, authorization, &[]).await? {
+                    return Ok((uri, answer));
+                }
+            } else if let Some(next) = redirect(&answer, &uri)? {
+                redirects += 1;
+                if redirects > MAX_REDIRECTS {
+                    return Err(protocol(&first, format!("more than {MAX_REDIRECTS} redirects")));
+                }
+                uri = next;
+            } else {
+                return Ok((uri, answer));
+            }
+        }
+    }
+
+    fn build(
+        &self,
+        ask: &Ask<'_>,
+        uri: &Uri,
+        authorization: Option<&Secret>,
+    ) -> Result<Request<Body>, DistributionError> {
+        let mut request = Request::builder()
+            .method(ask.method.clone())
+            .uri(uri.clone())
+            .header(USER_AGENT, &self.client.config().user_agent);
+        for (name, value) in &ask.headers {
+            request = request.header(name, value);
+        }
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, sensitive(authorization)?);
+        }
+        request
+            .body(Empty::new().map_err(|e| match e {}).boxed_unsync())
+            .map_err(|e| protocol(uri, e.to_string()))
+    }
+
+    /// What to send with a request: what was negotiated before.
+    pub(crate) async fn authorization(&self, endpoint: &Endpoint) -> Option<Secret> {
+        endpoint.authorization.lock().await.clone()
+    }
+
+    /// After a 401: gets authorization, once for all requests that failed with the same one. `false` if there is
+    /// nothing to try.
+    pub(crate) async fn reauthorize(
+        &self,
+        endpoint: &Endpoint,
+        answer: &Response<Incoming>,
+        uri: &Uri,
+        used: Option<Secret>,
+        more_scopes: &[String],
+    ) -> Result<bool, DistributionError> {
+        let mut current = endpoint.authorization.lock().await;
+        if *current != used && current.is_some() && more_scopes.is_empty() {
+            return Ok(true);
+        }
+        let mut scopes = vec![self.scope()];
+        scopes.extend_from_slice(more_scopes);
+        let credentials = self.credentials.as_ref().filter(|_| !endpoint.mirror);
+        let new = authorize(&self.client, answer.headers(), uri, credentials, &scopes).await.map_err(
+            |e| match e {
+                DistributionError::Login { detail, .. } => self.denied(detail),
+                e => e,
+            },
+        )?;
+        let helps = new.is_some() && (new != used || !is_basic(new.as_ref(), credentials));
+        if helps {
+            *current = new;
+        }
+        Ok(helps)
+    }
+
+    fn scope(&self) -> String {
+        let actions = if self.access == Access::Push { "pull,push" } else { "pull" };
+        format!("repository:{}:{actions}", self.reference.path())
+    }
+
+    /// Absolute address of a path of the repository at an endpoint.
+    pub(crate) fn address(&self, endpoint: &Endpoint, path: &str) -> Result<Uri, DistributionError> {
+        let text = if path.contains("://") {
+            path.to_owned()
+        } else if path.starts_with('/') {
+            format!("{}{path}", endpoint.base)
+        } else {
+            format!("{}/v2/{}/{path}", endpoint.base, self.reference.path())
+        };
+        text.parse().map_err(|_| DistributionError::Protocol { url: text, what: "it is no address".into() })
+    }
+}
+
+impl Endpoint {
+    pub(crate) fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    pub(crate) fn insecure(&self) -> bool {
+        self.insecure
+    }
+
+    pub(crate) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+}
+
+/// Errors that tell the user what to do, unlike a refused or closed connection.
+fn says_more(error: &DistributionError) -> bool {
+    use crate::error::Connection;
+    match error {
+        DistributionError::Connection { cause, .. } => matches!(cause, Connection::Certificate(_)),
+        _ => true,
+    }
+}
+
+fn is_basic(new: Option<&Secret>, credentials: Option<&Credentials>) -> bool {
+    credentials.is_some_and(|c| new == Some(&basic(c)))
+}
+
+fn is_passing(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
+}
+
+/// Seconds of a `Retry-After`; a date is treated as absent.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    header_text(headers, &RETRY_AFTER)?.parse().ok().map(Duration::from_secs)
+}
+
+/// Waits before the next attempt: doubling, or as long as the registry asks within reason.
+pub(crate) async fn pause(config: &Config, attempt: u32, asked: Option<Duration>) {
+    let own = config.backoff.saturating_mul(1 << attempt.min(16));
+    tokio::time::sleep(asked.unwrap_or(own).min(MAX_PAUSE)).await;
+}
+
+/// Where a redirect leads; `None` if it is none.
+fn redirect(answer: &Response<Incoming>, from: &Uri) -> Result<Option<Uri>, DistributionError> {
+    if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return Ok(None);
+    }
+    let location = header_text(answer.headers(), &LOCATION)
+        .ok_or_else(|| protocol(from, "redirect without location".into()))?;
+    join(from, location).map(Some)
+}
+
+/// An address relative to another (RFC 3986, as far as registries use it).
+pub(crate) fn join(base: &Uri, location: &str) -> Result<Uri, DistributionError> {
+    let bad = || protocol(base, format!("location {location:?}"));
+    let origin = || {
+        format!("{}://{}", base.scheme_str().unwrap_or("https"), base.authority().map_or("", |a| a.as_str()))
+    };
+    let text = if location.starts_with("//") {
+        format!("{}:{location}", base.scheme_str().unwrap_or("https"))
+    } else if location.starts_with('/') {
+        format!("{}{location}", origin())
+    } else if location.contains("://") {
+        location.to_owned()
+    } else {
+        let directory = base.path().rsplit_once('/').map_or("", |(dir, _)| dir);
+        format!("{}{directory}/{location}", origin())
+    };
+    let uri: Uri = text.parse().map_err(|_| bad())?;
+    match uri.scheme_str() {
+        Some("http" | "https") if uri.authority().is_some() => Ok(uri),
+        _ => Err(bad()),
+    }
+}
+
+/// `Link: </v2/…?n=…&last=…>; rel="next"`.
+fn next_page(headers: &HeaderMap, from: &Uri) -> Option<String> {
+    let link = header_text(headers, &hyper::header::LINK)?;
+    let (target, parameters) = link.strip_prefix('<')?.split_once('>')?;
+    let next = join(from, target).ok()?;
+    (parameters.contains("next") && next.authority() == from.authority())
+        .then(|| next.path_and_query().map(ToString::to_string))?
+}
+
+fn accepted() -> String {
+    [media_type::OCI_INDEX, media_type::OCI_MANIFEST, media_type::DOCKER_LIST, media_type::DOCKER_MANIFEST]
+        .join(", ")
+}
+
+fn tag_or_digest(reference: &Reference) -> (&str, Option<&Digest>) {
+    match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => (digest.as_str(), Some(digest)),
+        (None, tag) => (tag.unwrap_or(hull_model::DEFAULT_TAG), None),
+    }
+}
+
+pub(crate) fn sensitive(secret: &Secret) -> Result<HeaderValue, DistributionError> {
+    let mut value = HeaderValue::from_str(secret.reveal())
+        .map_err(|_| DistributionError::Setup("credentials hold characters a header cannot".into()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn header_text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn header_digest(headers: &HeaderMap) -> Option<Digest> {
+    headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
+}
+
+fn content_type(headers: &HeaderMap) -> String {
+    let value = header_text(headers, &CONTENT_TYPE).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+pub(crate) fn protocol(uri: &Uri, what: String) -> DistributionError {
+    DistributionError::Protocol { url: shown(uri), what }
+}
+
+/// A whole small body; pieces must keep coming.
+pub(crate) async fn read_body(
+    client: &Client,
+    answer: Response<Incoming>,
+    limit: u64,
+    uri: &Uri,
+) -> Result<Vec<u8>, DistributionError> {
+    use crate::error::Connection;
+    let failed = |cause| DistributionError::Connection { method: "Get".into(), url: shown(uri), cause };
+    let idle = client.config().idle_timeout;
+    let mut body = answer.into_body();
+    let mut bytes = Vec::new();
+    loop {
+        let frame =
+            tokio::time::timeout(idle, body.frame()).await.map_err(|_| failed(Connection::Timeout(idle)))?;
+        let Some(frame) = frame else { return Ok(bytes) };
+        let frame = frame.map_err(|e| failed(Connection::Broken(e.to_string())))?;
+        if let Some(data) = frame.data_ref() {
+            if (bytes.len() + data.len()) as u64 > limit {
+                return Err(protocol(uri, format!("answer is larger than {limit} bytes")));
+            }
+            bytes.extend_from_slice(data);
+        }
+    }
+}
