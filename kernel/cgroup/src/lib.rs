@@ -1,8 +1,22 @@
 //! cgroup v1, hybrid and v2: layout, limits, devices, freezer, statistics.
 
-use oci_spec::runtime::LinuxResources;
+mod control;
+mod devices;
+mod file;
+mod layout;
+mod stats;
+mod v1;
+mod v2;
+
+use crate::file::failed;
+use crate::layout::{Hierarchy, Layout};
+use crate::v1::When;
+use oci_spec::runtime::{LinuxRdma, LinuxResources};
+use rustix::fs::{Mode as FileMode, OFlags};
+use rustix::io::Errno;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A failed cgroup operation.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +39,12 @@ pub enum Error {
         field: String,
         /// What is wrong.
         reason: String,
+    },
+    /// The cgroup exists and has processes.
+    #[error("the cgroup {path} has processes in it already")]
+    NotEmpty {
+        /// Its path.
+        path: String,
     },
     /// A file operation failed.
     #[error("{operation} {}", path.display())]
@@ -56,12 +76,13 @@ pub enum Mode {
 /// The machine's cgroup hierarchies.
 #[derive(Clone, Debug)]
 pub struct Cgroups {
-    mode: Mode,
+    layout: Arc<Layout>,
 }
 
 /// One cgroup: the same path in every hierarchy.
 #[derive(Clone, Debug)]
 pub struct Cgroup {
+    layout: Arc<Layout>,
     path: String,
 }
 
@@ -141,27 +162,52 @@ pub struct IoStats {
 }
 
 impl Cgroups {
-    /// Finds the hierarchies in `/proc/self/mountinfo`.
+    /// Finds the hierarchies.
     pub fn detect() -> Result<Self> {
-        Err(Error::NotMounted)
+        Ok(Self { layout: Arc::new(Layout::detect()?) })
     }
 
     /// Which set-up this machine has.
     pub fn mode(&self) -> Mode {
-        self.mode
+        self.layout.mode
     }
 
-    /// Makes the cgroup in every hierarchy and sets its limits. `path` is absolute from the hierarchies' roots. On an
-    /// error nothing is left.
+    /// Names of the controllers there are, `systemd` for `name=systemd`.
+    pub fn controllers(&self) -> Vec<String> {
+        let mut names: Vec<_> =
+            self.layout.v1.iter().flat_map(|hierarchy| hierarchy.controllers.clone()).collect();
+        if let Some(unified) = &self.layout.unified {
+            let text = file::try_read(&unified.join("cgroup.controllers")).unwrap_or_default();
+            names.extend(text.split_whitespace().map(str::to_owned));
+        }
+        names
+    }
+
+    /// Makes the cgroup in every hierarchy and sets its limits. `path` is absolute from the hierarchies' roots. A cgroup that
+    /// exists is taken when nothing is in it. On an error nothing that was made is left.
     pub fn create(&self, path: &str, resources: Option<&LinuxResources>) -> Result<Cgroup> {
-        let cgroup = Cgroup { path: path.into() };
-        cgroup.apply(resources.unwrap_or(&LinuxResources::default()))?;
-        Ok(cgroup)
+        check_path(path)?;
+        let cgroup = self.open(path);
+        let made = cgroup.make_directories().and_then(|()| match resources {
+            Some(resources) => cgroup.apply_when(resources, When::New),
+            None => Ok(()),
+        });
+        match made {
+            Ok(()) => Ok(cgroup),
+            Err(error) => {
+                if !matches!(error, Error::NotEmpty { .. }) {
+                    // The first error is what the caller must know; what is left behind here is an empty directory.
+                    let _ = cgroup.remove();
+                }
+                Err(error)
+            }
+        }
     }
 
     /// The cgroup of that path, which may exist or not.
     pub fn open(&self, path: &str) -> Cgroup {
-        Cgroup { path: path.into() }
+        let path = format!("/{}", path.trim_matches('/'));
+        Cgroup { layout: Arc::clone(&self.layout), path }
     }
 }
 
@@ -171,60 +217,145 @@ impl Cgroup {
         &self.path
     }
 
+    /// Each v1 hierarchy's controllers (joined by commas) with this cgroup's directory in it: what a container sees below
+    /// `/sys/fs/cgroup`. Empty on v2.
+    pub fn v1_directories(&self) -> Vec<(String, PathBuf)> {
+        let of = |hierarchy: &Hierarchy| {
+            (hierarchy.controllers.join(","), self.directory_in(&hierarchy.mount_point))
+        };
+        self.layout.v1.iter().map(of).collect()
+    }
+
+    /// Its directory in the cgroup2 hierarchy, when that has the controllers.
+    pub fn unified_directory(&self) -> Option<PathBuf> {
+        self.v2_directory()
+    }
+
     /// Files into which a process writes `0` to join (v1: `tasks` of each hierarchy; v2: `cgroup.procs`). The process must
     /// have one thread.
     pub fn join_fds(&self) -> Result<Vec<OwnedFd>> {
-        Err(Error::NotMounted)
+        let open = |path: PathBuf| file::open_write(&path).map_err(failed("open", &path));
+        if let Some(directory) = self.v2_directory() {
+            return Ok(vec![open(directory.join("cgroup.procs"))?]);
+        }
+        self.directories().map(|directory| open(directory.join("tasks"))).collect()
     }
 
     /// The directory to give to `clone3` (`CLONE_INTO_CGROUP`): on v2 only.
     pub fn clone_into(&self) -> Result<Option<OwnedFd>> {
-        Err(Error::NotMounted)
+        let Some(directory) = self.v2_directory() else { return Ok(None) };
+        rustix::fs::open(&directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())
+            .map(Some)
+            .map_err(failed("open", &directory))
     }
 
     /// Sets limits; what `resources` does not name is left as it is.
     pub fn apply(&self, resources: &LinuxResources) -> Result<()> {
-        let _ = resources;
-        Err(Error::NotMounted)
+        self.apply_when(resources, When::Update)
     }
 
-    /// What it uses.
-    pub fn stats(&self) -> Result<Stats> {
-        Err(Error::NotMounted)
+    fn apply_when(&self, resources: &LinuxResources, when: When) -> Result<()> {
+        match self.v2_directory() {
+            Some(directory) => v2::apply(self, &directory, resources),
+            None => v1::apply(self, resources, when),
+        }
     }
 
-    /// Stops all its tasks, and waits until they are.
-    pub fn freeze(&self) -> Result<()> {
-        Err(Error::NotMounted)
+    /// This cgroup's directories in all hierarchies Hull uses: on hybrid those of v1.
+    fn directories(&self) -> impl Iterator<Item = PathBuf> {
+        let v1 = self.layout.v1.iter().map(|hierarchy| self.directory_in(&hierarchy.mount_point));
+        v1.chain(self.v2_directory())
     }
 
-    /// Lets them go on.
-    pub fn thaw(&self) -> Result<()> {
-        Err(Error::NotMounted)
+    fn directory_in(&self, mount_point: &Path) -> PathBuf {
+        mount_point.join(self.path.trim_start_matches('/'))
     }
 
-    /// Whether it is frozen.
-    pub fn frozen(&self) -> Result<bool> {
-        Err(Error::NotMounted)
+    fn v1_directory(&self, controller: &str) -> Option<PathBuf> {
+        let hierarchy =
+            self.layout.v1.iter().find(|hierarchy| hierarchy.controllers.iter().any(|c| c == controller))?;
+        Some(self.directory_in(&hierarchy.mount_point))
     }
 
-    /// Sends SIGKILL to everything in it and below.
-    pub fn kill(&self) -> Result<()> {
-        Err(Error::NotMounted)
+    /// On v2 only: on hybrid the cgroup2 hierarchy has no controllers, and moving into it costs a grace period.
+    fn v2_directory(&self) -> Option<PathBuf> {
+        let unified = self.layout.unified.as_ref().filter(|_| self.layout.mode == Mode::V2)?;
+        Some(self.directory_in(unified))
     }
 
-    /// The processes in it and below.
-    pub fn pids(&self) -> Result<Vec<i32>> {
-        Err(Error::NotMounted)
+    fn make_directories(&self) -> Result<()> {
+        if let Some(unified) = self.layout.unified.as_ref().filter(|_| self.layout.mode == Mode::V2) {
+            let existed = make_directory(unified, &self.directory_in(unified))?;
+            self.refuse_if_used(existed)?;
+            return v2::enable_controllers(unified, &self.path);
+        }
+        let mut existed = false;
+        for hierarchy in &self.layout.v1 {
+            let directory = self.directory_in(&hierarchy.mount_point);
+            existed |= make_directory(&hierarchy.mount_point, &directory)?;
+            if hierarchy.controllers.iter().any(|controller| controller == "cpuset") {
+                v1::initialise_cpuset(&hierarchy.mount_point, &directory)?;
+            }
+        }
+        self.refuse_if_used(existed)
     }
 
-    /// How many tasks the kernel killed here because of the memory limit.
-    pub fn oom_kills(&self) -> Result<u64> {
-        Err(Error::NotMounted)
-    }
-
-    /// Removes it from every hierarchy, with what is below. A cgroup still busy is tried again for a moment. Missing is fine.
-    pub fn remove(&self) -> Result<()> {
-        Err(Error::NotMounted)
+    /// Two containers in one cgroup would share limits, and die with each other.
+    fn refuse_if_used(&self, existed: bool) -> Result<()> {
+        if existed && !self.pids()?.is_empty() {
+            return Err(Error::NotEmpty { path: self.path.clone() });
+        }
+        Ok(())
     }
 }
+
+/// Makes a cgroup and its missing parents; whether it was there already.
+fn make_directory(mount_point: &Path, directory: &Path) -> Result<bool> {
+    let mode = FileMode::from_raw_mode(0o755);
+    match rustix::fs::mkdir(directory, mode) {
+        Ok(()) => Ok(false),
+        Err(Errno::EXIST) => Ok(true),
+        Err(Errno::NOENT) => {
+            let parent = directory.parent().filter(|parent| parent.starts_with(mount_point));
+            let Some(parent) = parent else { return Err(failed("mkdir", directory)(Errno::NOENT)) };
+            make_directory(mount_point, parent)?;
+            match rustix::fs::mkdir(directory, mode) {
+                Ok(()) => Ok(false),
+                Err(Errno::EXIST) => Ok(true),
+                Err(error) => Err(failed("mkdir", directory)(error)),
+            }
+        }
+        Err(error) => Err(failed("mkdir", directory)(error)),
+    }
+}
+
+/// A cgroup path has names only: neither the root itself nor a way up.
+fn check_path(path: &str) -> Result<()> {
+    let invalid = |reason: &str| {
+        Err(Error::Invalid { field: "cgroupsPath".into(), reason: format!("{path:?} {reason}") })
+    };
+    if path.split('/').any(|name| name == "..") || path.contains(['\0', '\n']) {
+        return invalid("is not a plain path");
+    }
+    if path.split('/').all(|name| name.is_empty() || name == ".") {
+        return invalid("names the root cgroup");
+    }
+    Ok(())
+}
+
+/// A value that becomes part of a file's name must not lead elsewhere.
+fn check_file_name(field: &str, name: &str) -> Result<()> {
+    if name.is_empty() || name.contains(['/', '\0']) || name.starts_with("cgroup.") {
+        let reason = format!("{name:?} is not a controller's file");
+        return Err(Error::Invalid { field: field.into(), reason });
+    }
+    Ok(())
+}
+
+fn rdma_line(device: &str, limit: &LinuxRdma) -> String {
+    let value = |limit: Option<u32>| limit.map_or("max".into(), |limit: u32| limit.to_string());
+    format!("{device} hca_handle={} hca_object={}", value(limit.hca_handles()), value(limit.hca_objects()))
+}
+
+#[cfg(test)]
+mod tests;
