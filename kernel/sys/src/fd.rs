@@ -58,3 +58,10 @@ pub fn keep_on_exec(fd: impl AsFd) -> Result<()> {
     // SAFETY: plain integers.
     check(unsafe { libc::fcntl(fd.as_fd().as_raw_fd(), libc::F_SETFD, 0) }.into()).map(drop)
 }
+
+/// Closes, in a child made by [`crate::clone3`], the child's copy of a descriptor whose owner lives on in the parent. The number
+/// stays owned by the child's `OwnedFd`, so it becomes a copy of `instead`, close-on-exec.
+pub fn close_copy(fd: &OwnedFd, instead: &OwnedFd) -> Result<()> {
+    // SAFETY: dup3 onto an owned number closes what it was and leaves the number open and owned as before.
+    check(unsafe { libc::dup3(instead.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) }.into()).map(drop)
+}

@@ -3,11 +3,24 @@
 //! Synchronous and single-threaded: the caller must have one thread only, the container's first process is a child of
 //! the caller made by one `clone3`.
 
+pub mod container;
+mod copy_up;
+mod create;
 mod error;
+mod exec;
+pub mod hooks;
+mod idmap;
+mod init;
+mod plan;
+mod process;
 mod request;
+mod rootfs;
+mod sync;
 pub mod user;
 
+pub use create::create;
 pub use error::{CreateError, Error, ErrorKind, ExecError, StartError};
-pub use request::{CreateRequest, Created, ExecRequest, Execed, Rootfs, Running, Stdio, create, exec};
+pub use exec::exec;
+pub use request::{CreateRequest, Created, ExecRequest, Execed, Rootfs, Running, Stdio};
 
 pub use hull_cgroup as cgroup;

@@ -1,6 +1,5 @@
 //! What the caller asks for and gets.
 
-use crate::Error;
 use hull_cgroup::Cgroup;
 use oci_spec::runtime::{Process, Spec};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -133,25 +132,4 @@ pub struct Execed {
     pub pidfd: OwnedFd,
     /// Master of the terminal, when one was asked for.
     pub console: Option<OwnedFd>,
-}
-
-impl Created {
-    /// Lets the first process execute its command. An error is the reason why `execve` failed; the process has ended
-    /// then.
-    pub fn start(self) -> Result<Running, Error> {
-        Err(Error::NotImplemented("start"))
-    }
-}
-
-/// Creates a container. Everything that can be checked is checked: the command was found and is executable. On an error
-/// nothing is left: the process is reaped, the cgroup removed.
-pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
-    let _ = request;
-    Err(Error::NotImplemented("create"))
-}
-
-/// Runs a process in a running container and returns once it executes its command.
-pub fn exec(request: ExecRequest<'_>) -> Result<Execed, Error> {
-    let _ = request;
-    Err(Error::NotImplemented("exec"))
 }

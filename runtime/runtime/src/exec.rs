@@ -1,0 +1,190 @@
+//! A further process in a running container.
+
+use crate::Error;
+use crate::create::{kill_and_reap, streams};
+use crate::error::StepExt;
+use crate::init::{Streams, join_keyring, write_tasks};
+use crate::plan::namespaces;
+use crate::process::{ProcessPlan, open_terminal, use_terminal};
+use crate::request::{ExecRequest, Execed};
+use crate::sync::{self, Tag};
+use hull_fsroot::Root;
+use hull_sys::{CloneArgs, CloneFlags, Forked, clone3, prctl};
+use rustix::fs::{Mode, OFlags};
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+const SIGKILL: i32 = 9;
+const RESET_SIGNALS: [i32; 11] = [1, 2, 3, 10, 12, 13, 15, 17, 20, 21, 22];
+
+/// Runs a process in a running container and returns once it executes its command. The caller must have one thread; the process is
+/// its child.
+pub fn exec(request: ExecRequest<'_>) -> Result<Execed, Error> {
+    let linux = request.spec.linux().as_ref().ok_or_else(|| Error::spec("linux", "is required"))?;
+    let plan = ProcessPlan::new(request.process, Some(linux))?;
+    if plan.notifies() {
+        return Err(Error::NotImplemented("a further process under a seccomp policy that notifies an agent"));
+    }
+    let kinds = namespaces(linux)?.all();
+    if rustix::process::geteuid().is_root() {
+        prctl::set_dumpable(false).step(|| "forbid tracing".into())?;
+    }
+    let (ours, theirs) = sync::pair()?;
+    let clone_into = request.cgroup.map(|cgroup| cgroup.clone_into()).transpose()?.flatten();
+    let tasks = match (&request.cgroup, &clone_into) {
+        (Some(cgroup), None) => cgroup.join_fds()?,
+        _ => Vec::new(),
+    };
+    let entrant = Entrant {
+        plan,
+        kinds,
+        init: request.init,
+        init_pid: request.init_pid,
+        id: request.id,
+        tasks,
+        streams: streams(request.stdio),
+        preserve_fds: request.preserve_fds,
+        die_with_parent: request.die_with_parent,
+        sync: theirs,
+    };
+    let forked = fork_into(request.init, kinds, clone_into.as_ref().map(AsFd::as_fd))?;
+    match forked {
+        Forked::Child => {
+            let _ = hull_sys::fd::close_copy(&ours, &entrant.sync);
+            entrant.run()
+        }
+        Forked::Parent { pid, pidfd } => {
+            drop(entrant);
+            match await_execve(&ours) {
+                Ok(console) => Ok(Execed { pid, pidfd, console }),
+                Err(error) => {
+                    kill_and_reap(&pidfd);
+                    Err(error)
+                }
+            }
+        }
+    }
+}
+
+/// Children enter a pid namespace, not the caller: it is set for the fork and set back after.
+fn fork_into(
+    init: BorrowedFd<'_>,
+    kinds: CloneFlags,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Forked, Error> {
+    let args = CloneArgs { flags: CloneFlags::empty(), cgroup };
+    let fork = || clone3(args).step(|| "make the process".into());
+    if !kinds.contains(CloneFlags::NEWPID) {
+        return fork();
+    }
+    let own = rustix::fs::open(c"/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .step(|| "open the own pid namespace".into())?;
+    hull_sys::ns::setns(init, CloneFlags::NEWPID).step(|| "enter the container's pid namespace".into())?;
+    let forked = fork();
+    if matches!(forked, Ok(Forked::Child)) {
+        return forked;
+    }
+    let back = hull_sys::ns::setns(own.as_fd(), CloneFlags::NEWPID);
+    match (forked, back) {
+        (Ok(Forked::Parent { pidfd, .. }), Err(source)) => {
+            kill_and_reap(&pidfd);
+            Err(Error::Step { step: "return to the own pid namespace".into(), source })
+        }
+        (forked, _) => forked,
+    }
+}
+
+/// The socket is close-on-exec: its end is the success of execve.
+fn await_execve(socket: &OwnedFd) -> Result<Option<OwnedFd>, Error> {
+    let mut console = None;
+    while let Some(mut message) = sync::receive(socket)? {
+        if message.tag == Tag::Terminal {
+            console = message.fds.pop();
+        }
+    }
+    Ok(console)
+}
+
+/// The new process until its execve.
+struct Entrant<'a> {
+    plan: ProcessPlan,
+    kinds: CloneFlags,
+    init: BorrowedFd<'a>,
+    init_pid: i32,
+    id: &'a str,
+    tasks: Vec<OwnedFd>,
+    streams: Streams,
+    preserve_fds: u32,
+    die_with_parent: bool,
+    sync: OwnedFd,
+}
+
+impl Entrant<'_> {
+    fn run(self) -> ! {
+        let Err(error) = self.enter();
+        sync::send_failure(&self.sync, &error);
+        hull_sys::process::exit_now(error.kind().exit_code().into())
+    }
+
+    fn enter(&self) -> Result<Infallible, Error> {
+        write_tasks(&self.tasks)?;
+        rustix::process::setsid().step(|| "start a session".into())?;
+        hull_sys::signal::set_default(&RESET_SIGNALS).step(|| "reset signals".into())?;
+        hull_sys::signal::unblock_all().step(|| "unblock signals".into())?;
+        join_keyring(self.id)?;
+        self.plan.write_through_trusted_proc(true)?;
+        if let Streams::Fds(streams) = &self.streams {
+            for (number, stream) in streams.iter().enumerate() {
+                hull_sys::fd::set_standard_stream(stream, number as i32)
+                    .step(|| "connect the streams".into())?;
+            }
+        }
+        self.enter_namespaces()?;
+        if let Streams::Terminal { rows, cols } = self.streams {
+            self.terminal(rows, cols)?;
+        }
+        self.plan.limit()?;
+        hull_sys::fd::cloexec_from(3 + self.preserve_fds).step(|| "mark descriptors close-on-exec".into())?;
+        self.plan.become_user()?;
+        if self.die_with_parent {
+            prctl::set_parent_death_signal(SIGKILL).step(|| "set the parent death signal".into())?;
+        }
+        let command = self.plan.command()?;
+        self.plan.confine()?;
+        Err(command.execute())
+    }
+
+    fn enter_namespaces(&self) -> Result<(), Error> {
+        // The root directory of a container made without pivot_root is not the root of its mount namespace.
+        let root = std::ffi::CString::new(format!("/proc/{}/root", self.init_pid)).unwrap_or_default();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(root.as_c_str(), flags, Mode::empty())
+            .step(|| "open the container's root".into())?;
+        hull_sys::ns::setns(self.init, self.kinds.without(CloneFlags::NEWPID))
+            .step(|| "enter the container's namespaces".into())?;
+        let same = |a: rustix::fs::Stat, b: rustix::fs::Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+        let stat = |fd| rustix::fs::fstat(fd).step(|| "stat the container's root".into());
+        let here = rustix::fs::stat(c"/").step(|| "stat /".into())?;
+        if !same(stat(&root)?, here) {
+            rustix::process::fchdir(&root).step(|| "enter the container's root".into())?;
+            rustix::process::chroot(c".").step(|| "chroot to the container's root".into())?;
+        }
+        if self.kinds.contains(CloneFlags::NEWUSER) {
+            hull_sys::process::setresgid(0).step(|| "become the user namespace's root group".into())?;
+            hull_sys::process::setresuid(0).step(|| "become the user namespace's root".into())?;
+            // Changing ids may have made the process traceable again.
+            prctl::set_dumpable(false).step(|| "forbid tracing".into())?;
+        }
+        Ok(())
+    }
+
+    fn terminal(&self, rows: u16, cols: u16) -> Result<(), Error> {
+        let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .step(|| "open /".into())?;
+        let (master, slave) = open_terminal(&Root::new(root))?;
+        let size =
+            if (rows, cols) == (0, 0) { self.plan.console_size.unwrap_or((0, 0)) } else { (rows, cols) };
+        use_terminal(&slave, size)?;
+        sync::send(&self.sync, Tag::Terminal, &[], &[master.as_fd()])
+    }
+}
