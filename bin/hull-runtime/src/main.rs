@@ -1,3 +1,92 @@
 //! OCI runtime command and container monitor.
 
-fn main() {}
+mod args;
+mod commands;
+mod console;
+mod exec;
+mod log;
+mod resources;
+mod run;
+mod template;
+
+use args::{Cli, Command};
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before any parsing of options: the monitor is started for every container of an engine.
+    if std::env::args_os().nth(1).is_some_and(|first| first == "monitor") {
+        return monitor();
+    }
+    let cli = Cli::parse();
+    let log = log::Log::open(&cli.global);
+    match protect(&cli.command).and_then(|()| dispatch(&cli)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            log.error(&error);
+            ExitCode::from(if matches!(cli.command, Command::Exec(_)) { 255 } else { 1 })
+        }
+    }
+}
+
+/// The container monitor: `hull-runtime monitor --config <file>`.
+fn monitor() -> ExitCode {
+    eprintln!("hull-runtime: monitor: not implemented");
+    ExitCode::FAILURE
+}
+
+fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
+    if cli.global.systemd_cgroup {
+        anyhow::bail!("not implemented: the systemd cgroup driver (--systemd-cgroup)");
+    }
+    let store = cli.global.store();
+    match &cli.command {
+        Command::Create(args) => run::create(&store, args),
+        Command::Run(args) => run::run(&store, args),
+        Command::Exec(args) => exec::exec(&store, args),
+        Command::Start(args) => commands::start(&store, args),
+        Command::State(args) => commands::state(&store, args),
+        Command::Kill(args) => commands::kill(&store, args),
+        Command::Delete(args) => commands::delete(&store, args),
+        Command::Pause(args) => commands::pause(&store, args),
+        Command::Resume(args) => commands::resume(&store, args),
+        Command::List(args) => commands::list(&store, args),
+        Command::Ps(args) => commands::ps(&store, args),
+        Command::Events(args) => commands::events(&store, args),
+        Command::Update(args) => resources::update(&store, args),
+        Command::Spec(args) => template::spec(args),
+        Command::Features => template::features(),
+        Command::Checkpoint(_) | Command::Restore(_) => {
+            anyhow::bail!("not implemented: checkpoint and restore")
+        }
+    }
+}
+
+/// Commands that enter a container's pid namespace must not run from a file the container could then write
+/// (CVE-2019-5736): they start over from a read-only overlay of this program, or from a sealed copy in memory.
+fn protect(command: &Command) -> anyhow::Result<()> {
+    use anyhow::Context;
+    use std::os::unix::ffi::OsStrExt;
+    if !matches!(command, Command::Create(_) | Command::Run(_) | Command::Exec(_)) {
+        return Ok(());
+    }
+    if hull_sys::is_protected_image().context("look at the own program")? {
+        return Ok(());
+    }
+    let image = match hull_sys::image::read_only_self() {
+        Ok(image) => image,
+        Err(_) => {
+            let own = std::fs::File::open("/proc/self/exe").context("open the own program")?;
+            hull_sys::sealed_copy(&own).context("copy the own program into memory")?
+        }
+    };
+    let strings = |list: Vec<Vec<u8>>| {
+        hull_sys::exec::CStrings::new(list).map_err(|_| anyhow::anyhow!("an argument holds a NUL byte"))
+    };
+    let argv = strings(std::env::args_os().map(|arg| arg.as_bytes().to_vec()).collect())?;
+    let envp = strings(
+        std::env::vars_os().map(|(key, value)| [key.as_bytes(), b"=", value.as_bytes()].concat()).collect(),
+    )?;
+    let errno = hull_sys::exec::fexecve(std::os::fd::AsFd::as_fd(&image), &argv, &envp);
+    Err(errno).context("execute the protected copy of the own program")
+}

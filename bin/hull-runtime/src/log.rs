@@ -1,0 +1,54 @@
+//! Errors to standard error, and to the log that engines read.
+
+use crate::args::{Global, LogFormat};
+use std::io::Write;
+use std::path::PathBuf;
+
+pub(crate) struct Log {
+    file: Option<PathBuf>,
+    format: LogFormat,
+}
+
+impl Log {
+    pub(crate) fn open(global: &Global) -> Self {
+        let _ = global.debug;
+        Self { file: global.log.clone(), format: global.log_format }
+    }
+
+    /// One error, on standard error as runc prints it, and in the log file as containerd and podman read it.
+    pub(crate) fn error(&self, error: &anyhow::Error) {
+        let message = text(error);
+        eprintln!("hull-runtime: {message}");
+        let Some(path) = &self.file else { return };
+        let time = hull_oci::container::now_rfc3339();
+        let line = match self.format {
+            LogFormat::Json => {
+                serde_json::json!({ "level": "error", "msg": message, "time": time }).to_string()
+            }
+            LogFormat::Text => format!("time={time:?} level=error msg={message:?}"),
+        };
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        if let Err(failed) = file.and_then(|mut file| writeln!(file, "{line}")) {
+            eprintln!("hull-runtime: write log {}: {failed}", path.display());
+        }
+    }
+}
+
+/// The whole chain of causes, each said once.
+pub(crate) fn text(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        if let Some(ours) = cause.downcast_ref::<hull_oci::Error>() {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&ours.chain());
+            return text;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause.to_string());
+    }
+    text
+}
