@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use hull_docker_api::{
-    AddressPool, AuthConfig, AuthResponse, Commit, DiskUsage, FirewallInfo, IndexInfo, PluginsInfo,
-    RegistryServiceConfig, Runtime, SwarmInfo, SystemInfo, Version, VersionComponent, VersionPlatform,
-    rfc3339_nano,
+    AddressPool, Commit, DiskUsage, FirewallInfo, IndexInfo, PluginsInfo, RegistryServiceConfig, Runtime,
+    SwarmInfo, SystemInfo, Version, VersionComponent, VersionPlatform, rfc3339_nano,
 };
 
 use crate::containers::ListOptions;
-use crate::{Engine, Error, Result};
+use crate::{Engine, Result};
 
 impl Engine {
     /// What this engine and its machine are; the API versions are those of the protocol that asks.
@@ -149,14 +148,6 @@ impl Engine {
         // There is no build cache: that is known, so it is empty and not absent.
         usage.build_cache = Some(Vec::new());
         Ok(usage)
-    }
-
-    /// Checks credentials with their registry. They are not kept: the client keeps them and sends them along.
-    ///
-    /// # Errors
-    /// When the registry refuses them or cannot be reached.
-    pub async fn registry_login(&self, _credentials: AuthConfig) -> Result<AuthResponse> {
-        Err(Error::not_implemented("logging in to a registry"))
     }
 
     fn registry_config(&self) -> RegistryServiceConfig {

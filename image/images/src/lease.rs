@@ -16,8 +16,8 @@ struct Held {
     shared: bool,
 }
 
-/// Says that somebody builds upon these blobs and layers, for as long as it lives: what a failed operation added and
-/// somebody else relies upon is not taken back.
+/// Says that somebody builds upon these blobs and layers, for as long as it lives: they are not collected, and what a
+/// failed operation added and somebody else relies upon is not taken back.
 #[derive(Debug)]
 pub struct Lease {
     leases: Arc<Leases>,
@@ -38,6 +38,14 @@ impl Leases {
     pub(crate) fn if_unshared<T>(&self, digest: &Digest, remove: impl FnOnce() -> T) -> Option<T> {
         let counts = self.counts();
         counts.get(digest).is_some_and(|held| held.count == 1 && !held.shared).then(remove)
+    }
+}
+
+impl Leases {
+    /// Runs `remove` unless somebody holds the digest; nobody can begin to hold it meanwhile.
+    pub(crate) fn unless_held<T>(&self, digest: &Digest, remove: impl FnOnce() -> T) -> Option<T> {
+        let counts = self.counts();
+        (!counts.contains_key(digest)).then(remove)
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod archive;
 mod build;
+mod collect;
 mod error;
 mod image;
 mod lease;
@@ -19,6 +20,7 @@ mod store;
 
 pub use archive::{ArchiveError, LoadEvent};
 pub use build::NewLayer;
+pub use collect::Freed;
 pub use error::ImageError;
 pub use image::{Image, ImageLayer};
 pub use lease::Lease;

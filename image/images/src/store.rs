@@ -46,6 +46,10 @@ impl ImageStore {
         &self.layers
     }
 
+    pub(crate) fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
     /// A new, empty lease.
     pub fn lease(&self) -> Lease {
         self.leases.lease()

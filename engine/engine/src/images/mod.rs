@@ -4,10 +4,8 @@
 //! An image's id is the digest of its configuration. Its record (table `images`) names the blobs and unpacked layers it
 //! is made of; names (table `references`) are full references, with tag or digest, that point to ids. Blobs and layers
 //! are written before the record that uses them and removed after it; what a cut in between leaves behind belongs to
-//! no record and is swept.
-//!
-//! Whoever brings in blobs or layers holds `incoming` for reading until the record is written; removal takes it for
-//! writing, so that it never takes away what is about to be used.
+//! no record and is swept. Whoever makes an image holds a lease on its parts until the record is written, so that
+//! removal never takes what is about to be used.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,18 +13,23 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use hull_content::Store;
 use hull_docker_api::Filters;
+use hull_images::ImageStore;
 use hull_layer::Layers;
 use hull_model::{Digest, ImageConfig};
 
 use crate::{Config, Engine, Error, Result};
 
 mod actions;
+mod archive;
 mod changes;
 mod make;
+mod progress;
+mod pull;
+mod push;
 mod query;
 mod record;
+mod registry;
 mod remove;
-mod transfer;
 
 pub use actions::{
     CommitRequest, ImportRequest, ImportSource, ListOptions, Progress, PullRequest, PushRequest,
@@ -36,11 +39,10 @@ use record::Known;
 /// The images of an engine.
 #[derive(Debug)]
 pub struct Images {
-    content: Store,
-    layers: Layers,
-    /// Read: blobs or layers are coming in. Write: they are being removed.
-    incoming: Arc<tokio::sync::RwLock<()>>,
+    store: ImageStore,
     known: Mutex<Known>,
+    registries: registry::Registries,
+    pulls: pull::Pulls,
 }
 
 impl Images {
@@ -49,8 +51,14 @@ impl Images {
         let failed = |error: &(dyn std::error::Error + 'static)| Error::internal(crate::chain(error));
         let content = Store::open(config.data_root.join("content")).map_err(|error| failed(&error))?;
         let layers = Layers::open(config.data_root.join("layers")).map_err(|error| failed(&error))?;
-        let known = Known::load(store, &content)?;
-        Ok(Images { content, layers, incoming: Arc::default(), known: Mutex::new(known) })
+        let images = ImageStore::new(content, layers);
+        let known = Known::load(store, &images)?;
+        Ok(Images {
+            store: images,
+            known: Mutex::new(known),
+            registries: registry::Registries::new(config),
+            pulls: pull::Pulls::default(),
+        })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -80,10 +88,10 @@ impl Engine {
         let image = self.0.images.known().find_for_run(name)?;
         record::check_platform(&image, name, platform)?;
         Ok(RunImage {
-            id: image.record.id.to_string(),
+            id: image.id().to_string(),
             config: Arc::clone(&image.config),
-            layers: image.record.chain.iter().rev().map(|id| self.0.images.layers.diff_dir(id)).collect(),
-            size: image.record.size,
+            layers: image.chain().rev().map(|id| self.0.images.store.layers().diff_dir(id)).collect(),
+            size: image.record.image.size,
         })
     }
 

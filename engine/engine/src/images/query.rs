@@ -24,13 +24,12 @@ impl Engine {
             let known = self.0.images.known();
             let filter = Filter::parse(&options.filters, &known)?;
             let images: Vec<Arc<Image>> = known.shown().cloned().collect();
-            let names = |image: &Arc<Image>| known.references_of(&image.record.id);
+            let names = |image: &Arc<Image>| known.references_of(image.id());
             let chosen: Vec<(Arc<Image>, Vec<Reference>)> = images
                 .into_iter()
                 .map(|image| (names(&image), image))
                 .filter(|(names, image)| {
-                    let intermediate =
-                        names.is_empty() && known.children_of(&image.record.id).next().is_some();
+                    let intermediate = names.is_empty() && known.children_of(image.id()).next().is_some();
                     filter.matches(image, names, intermediate) && (options.all || !intermediate)
                 })
                 .map(|(names, image)| (image, filter.shown_names(names)))
@@ -56,7 +55,7 @@ impl Engine {
     ) -> Result<ImageInspect> {
         let image = self.image_find(name)?;
         check_platform(&image, name, platform.as_deref().unwrap_or_default())?;
-        let names = self.0.images.known().references_of(&image.record.id);
+        let names = self.0.images.known().references_of(image.id());
         let config = &image.config;
         let defaults = serde_json::to_value(&config.config)
             .and_then(serde_json::from_value)
@@ -67,7 +66,7 @@ impl Engine {
             comment => comment.to_owned(),
         };
         Ok(ImageInspect {
-            id: image.record.id.to_string(),
+            id: image.id().to_string(),
             repo_tags: familiar(&names, false),
             repo_digests: familiar(&names, true),
             parent: image.record.parent.as_ref().map(Digest::to_string).unwrap_or_default(),
@@ -80,7 +79,7 @@ impl Engine {
             variant: config.variant.clone(),
             os: config.os.clone(),
             os_version: config.os_version.clone(),
-            size: signed(image.record.size),
+            size: signed(image.record.image.size),
             graph_driver: self.graph_driver(&image),
             root_fs: RootFs {
                 kind: "layers".to_owned(),
@@ -104,7 +103,7 @@ impl Engine {
     pub async fn image_history(&self, name: &str, platform: Option<String>) -> Result<Vec<HistoryItem>> {
         let image = self.image_find(name)?;
         check_platform(&image, name, platform.as_deref().unwrap_or_default())?;
-        let names = self.0.images.known().references_of(&image.record.id);
+        let names = self.0.images.known().references_of(image.id());
         let mut sizes = image.record.layer_sizes.iter();
         let mut steps: Vec<HistoryItem> = image
             .config
@@ -131,7 +130,7 @@ impl Engine {
         }));
         steps.reverse();
         if let Some(top) = steps.first_mut() {
-            top.id = image.record.id.to_string();
+            top.id = image.id().to_string();
             top.tags = Some(familiar(&names, false)).filter(|tags| !tags.is_empty());
         }
         Ok(steps)
@@ -145,11 +144,8 @@ impl Engine {
         let options = ListOptions { shared_size: true, ..ListOptions::default() };
         let list = self.image_list(options).await?;
         let known = self.0.images.known();
-        let layers: BTreeMap<&Digest, u64> = known
-            .images
-            .values()
-            .flat_map(|image| image.record.chain.iter().zip(image.record.layer_sizes.iter().copied()))
-            .collect();
+        let layers: BTreeMap<&Digest, u64> =
+            known.images.values().flat_map(|image| image.sized_layers()).collect();
         Ok((list, signed(layers.values().sum())))
     }
 
@@ -158,7 +154,7 @@ impl Engine {
         let known = self.0.images.known();
         let mut users: BTreeMap<&Digest, usize> = BTreeMap::new();
         for image in known.shown() {
-            for layer in &image.record.chain {
+            for layer in image.chain() {
                 *users.entry(layer).or_default() += 1;
             }
         }
@@ -168,31 +164,31 @@ impl Engine {
     fn summary(&self, image: &Image, names: &[Reference], shared: Option<&BTreeSet<Digest>>) -> ImageSummary {
         let record = &image.record;
         let shared_size = shared.map_or(-1, |shared| {
-            let layers = record.chain.iter().zip(&record.layer_sizes);
-            signed(layers.filter(|(layer, _)| shared.contains(layer)).map(|(_, size)| *size).sum())
+            signed(
+                image.sized_layers().filter(|(layer, _)| shared.contains(*layer)).map(|(_, size)| size).sum(),
+            )
         });
         let labels = &image.config.config.labels;
         ImageSummary {
-            containers: i64::try_from(self.containers_of_image(record.id.as_str()).len()).unwrap_or(i64::MAX),
+            containers: i64::try_from(self.containers_of_image(image.id().as_str()).len())
+                .unwrap_or(i64::MAX),
             created: image.created(),
-            id: record.id.to_string(),
+            id: image.id().to_string(),
             labels: (!labels.is_empty()).then(|| labels.clone()),
             parent_id: record.parent.as_ref().map(Digest::to_string).unwrap_or_default(),
             repo_digests: Some(familiar(names, true)),
             repo_tags: Some(familiar(names, false)),
             shared_size,
-            size: signed(record.size),
+            size: signed(record.image.size),
             ..ImageSummary::default()
         }
     }
 
     fn graph_driver(&self, image: &Image) -> GraphDriver {
         let mut directories = image
-            .record
-            .chain
-            .iter()
+            .chain()
             .rev()
-            .map(|layer| self.0.images.layers.diff_dir(layer).display().to_string());
+            .map(|layer| self.0.images.store.layers().diff_dir(layer).display().to_string());
         let mut data = BTreeMap::new();
         if let Some(upper) = directories.next() {
             data.insert("UpperDir".to_owned(), upper);

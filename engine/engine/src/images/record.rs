@@ -1,11 +1,11 @@
 //! What is recorded of images and their names, and how they are found.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hull_content::{Store, sha256};
+use hull_images::{ImageStore, Leased};
 use hull_meta::Durability;
-use hull_model::{Descriptor, Digest, ImageConfig, Manifest, Platform, Reference, ReferenceError, chain_ids};
+use hull_model::{Digest, ImageConfig, Platform, Reference, ReferenceError};
 use serde::{Deserialize, Serialize};
 
 use crate::{Engine, Error, Kind, Result};
@@ -13,24 +13,13 @@ use crate::{Engine, Error, Kind, Result};
 pub(super) const IMAGES: &str = "images";
 pub(super) const REFERENCES: &str = "references";
 
-/// Configurations are a few KiB; nothing sensible is larger.
-const MAX_CONFIG: u64 = 8 << 20;
-
 /// What is recorded of an image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// Digest of the configuration.
-    pub(super) id: Digest,
-    /// The manifest, a blob.
-    pub(super) manifest: Descriptor,
-    /// All blobs the image is made of.
-    pub(super) blobs: BTreeSet<Digest>,
-    /// Chain ids of the layers, lowest first.
-    pub(super) chain: Vec<Digest>,
+    /// What it is made of.
+    pub(super) image: hull_images::Image,
     /// Bytes of the files in each layer, lowest first.
     pub(super) layer_sizes: Vec<u64>,
-    /// Bytes of all layers.
-    pub(super) size: u64,
     /// The image it was made from on this machine.
     #[serde(default)]
     pub(super) parent: Option<Digest>,
@@ -50,6 +39,21 @@ pub(super) struct Image {
 }
 
 impl Image {
+    /// Digest of the configuration.
+    pub(super) fn id(&self) -> &Digest {
+        &self.record.image.id
+    }
+
+    /// Chain ids of the layers, lowest first.
+    pub(super) fn chain(&self) -> impl DoubleEndedIterator<Item = &Digest> {
+        self.record.image.layers.iter().map(|layer| &layer.chain_id)
+    }
+
+    /// Layers with the bytes of their files, lowest first.
+    pub(super) fn sized_layers(&self) -> impl Iterator<Item = (&Digest, u64)> {
+        self.chain().zip(self.record.layer_sizes.iter().copied())
+    }
+
     /// When it was made, seconds since 1970; 0 where the image does not say.
     pub(super) fn created(&self) -> i64 {
         self.created_at().map_or(0, jiff::Timestamp::as_second)
@@ -75,14 +79,15 @@ pub(super) struct Known {
 }
 
 impl Known {
-    pub(super) fn load(store: &hull_meta::Store, content: &Store) -> Result<Known> {
+    pub(super) fn load(store: &hull_meta::Store, images: &ImageStore) -> Result<Known> {
         let mut known = Known::default();
         for (id, record) in store.load::<Record>(IMAGES)? {
-            match read_config(content, &record.id) {
+            match images.config(&record.image) {
                 Ok(config) => {
-                    known
-                        .images
-                        .insert(record.id.clone(), Arc::new(Image { record, config: Arc::new(config) }));
+                    known.images.insert(
+                        record.image.id.clone(),
+                        Arc::new(Image { record, config: Arc::new(config) }),
+                    );
                 }
                 // Its containers go on; the image has to be pulled again.
                 Err(error) => {
@@ -162,7 +167,7 @@ impl Known {
         if !is_id_prefix(prefix) {
             return None;
         }
-        let mut matching = self.shown().filter(|image| image.record.id.hex().starts_with(prefix));
+        let mut matching = self.shown().filter(|image| image.id().hex().starts_with(prefix));
         let first = matching.next()?;
         // Ambiguous is as good as unknown.
         matching.next().is_none().then(|| Arc::clone(first))
@@ -215,43 +220,52 @@ pub(super) fn check_platform(image: &Image, name: &str, platform: &str) -> Resul
     )))
 }
 
-fn read_config(content: &Store, id: &Digest) -> Result<ImageConfig> {
-    let bytes =
-        content.read(id, MAX_CONFIG).map_err(|error| Error::system("read image configuration", error))?;
-    ImageConfig::parse(&bytes).map_err(|error| Error::system("read image configuration", error))
-}
-
-/// An image whose blobs and layers are all there.
-pub(super) struct NewImage {
-    pub(super) manifest: Descriptor,
-    /// The index it was chosen from, another blob to keep.
-    pub(super) index: Option<Descriptor>,
-    pub(super) parent: Option<Digest>,
-}
-
 impl Engine {
-    /// Records an image and gives it names, durably. The caller holds `incoming` since before it wrote the first blob.
-    pub(super) async fn image_record(&self, new: NewImage, names: &[Reference]) -> Result<Arc<Image>> {
+    /// Records an image and gives it names, durably; its parts are on the disk and held by a lease. What is recorded
+    /// stays recorded even if whoever waits for it goes away.
+    pub(super) async fn image_record(
+        &self,
+        made: Leased<hull_images::Image>,
+        parent: Option<Digest>,
+        names: Vec<Reference>,
+    ) -> Result<Arc<Image>> {
         let engine = self.clone();
-        let image = tokio::task::spawn_blocking(move || engine.assemble(new)).await??;
-        let now = hull_docker_api::rfc3339_nano(jiff::Timestamp::now());
-        let image = match self.0.images.known().images.get(&image.record.id).cloned() {
-            // Known already: its parent is kept, the new manifest's blobs are kept too.
-            Some(old) => {
-                let mut record = image.record;
-                record.parent = record.parent.or_else(|| old.record.parent.clone());
-                record.last_tagged.clone_from(&old.record.last_tagged);
-                record.blobs.extend(old.record.blobs.iter().cloned());
-                Image { record, config: image.config }
-            }
-            None => image,
-        };
-        let mut image = image;
-        if !names.is_empty() {
-            image.record.last_tagged = Some(now);
+        tokio::spawn(async move {
+            let Leased { value: image, lease } = made;
+            let recorded = engine.record(image, parent, &names).await;
+            drop(lease);
+            recorded
+        })
+        .await?
+    }
+
+    async fn record(
+        &self,
+        made: hull_images::Image,
+        parent: Option<Digest>,
+        names: &[Reference],
+    ) -> Result<Arc<Image>> {
+        let store = self.0.images.store.clone();
+        let (made, config, layer_sizes) = tokio::task::spawn_blocking(move || {
+            let config = store.config(&made)?;
+            let size =
+                |layer: &hull_images::ImageLayer| store.layers().record(&layer.chain_id).map(|r| r.size);
+            let sizes: Result<Vec<u64>, _> = made.layers.iter().map(size).collect();
+            Ok::<_, hull_images::ImageError>((made, config, sizes.unwrap_or_default()))
+        })
+        .await?
+        .map_err(|error| Error::system("record image", error))?;
+        let mut record = Record { image: made, layer_sizes, parent, last_tagged: None, removed: false };
+        let id = record.image.id.clone();
+        if let Some(old) = self.0.images.known().images.get(&id) {
+            // Known already, maybe under another manifest: it stays what was made from its parent.
+            record.parent = record.parent.or_else(|| old.record.parent.clone());
+            record.last_tagged.clone_from(&old.record.last_tagged);
         }
-        let id = image.record.id.clone();
-        let image = Arc::new(image);
+        if !names.is_empty() {
+            record.last_tagged = Some(hull_docker_api::rfc3339_nano(jiff::Timestamp::now()));
+        }
+        let image = Arc::new(Image { record, config: Arc::new(config) });
         let mut batch = hull_meta::Batch::new();
         batch.put(IMAGES, id.as_str(), &image.record)?;
         for name in names {
@@ -267,41 +281,11 @@ impl Engine {
         Ok(image)
     }
 
-    /// Reads manifest and configuration, checks that every layer is unpacked, and brings all of it to the disk.
-    fn assemble(&self, new: NewImage) -> Result<Image> {
-        let failed = |error: &(dyn std::error::Error + 'static)| Error::internal(crate::chain(error));
-        let images = &self.0.images;
-        let bytes = images.content.read(&new.manifest.digest, MAX_CONFIG).map_err(|error| failed(&error))?;
-        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| failed(&error))?;
-        let config = read_config(&images.content, &manifest.config.digest)?;
-        let chain = chain_ids(&config.rootfs.diff_ids, sha256);
-        let mut layer_sizes = Vec::with_capacity(chain.len());
-        for layer in &chain {
-            layer_sizes.push(images.layers.record(layer).map_err(|error| failed(&error))?.size);
-        }
-        images.content.sync().map_err(|error| failed(&error))?;
-        let mut blobs: BTreeSet<Digest> = manifest.layers.iter().map(|layer| layer.digest.clone()).collect();
-        blobs.extend([manifest.config.digest.clone(), new.manifest.digest.clone()]);
-        blobs.extend(new.index.map(|index| index.digest));
-        let record = Record {
-            id: manifest.config.digest,
-            manifest: new.manifest,
-            blobs,
-            chain,
-            size: layer_sizes.iter().sum(),
-            layer_sizes,
-            parent: new.parent,
-            last_tagged: None,
-            removed: false,
-        };
-        Ok(Image { record, config: Arc::new(config) })
-    }
-
     /// Points a name to an image, taking it away from the one that had it.
     pub(super) async fn reference_set(&self, name: &Reference, image: &Arc<Image>) -> Result<()> {
         let mut next = Image::clone(image);
         next.record.last_tagged = Some(hull_docker_api::rfc3339_nano(jiff::Timestamp::now()));
-        let id = next.record.id.clone();
+        let id = next.id().clone();
         let mut batch = hull_meta::Batch::new();
         batch.put(IMAGES, id.as_str(), &next.record)?;
         batch.put(REFERENCES, &name.to_string(), &Target { image: id.clone() })?;
@@ -337,13 +321,18 @@ mod tests {
         let mut ids = Vec::new();
         for hex in hexes {
             let id: Digest = format!("sha256:{hex:0<64}").parse().expect("digest");
+            let blob = hull_model::Descriptor::new("m", id.clone(), 1);
             let record = Record {
-                id: id.clone(),
-                manifest: Descriptor::new("m", id.clone(), 1),
-                blobs: BTreeSet::new(),
-                chain: Vec::new(),
+                image: hull_images::Image {
+                    id: id.clone(),
+                    config: blob.clone(),
+                    manifest: blob,
+                    index: None,
+                    platform: Platform::host(),
+                    layers: Vec::new(),
+                    size: 0,
+                },
                 layer_sizes: Vec::new(),
-                size: 0,
                 parent: None,
                 last_tagged: None,
                 removed: false,
@@ -359,7 +348,7 @@ mod tests {
     }
 
     fn found(known: &Known, name: &str) -> Result<String, (Kind, String)> {
-        let short = |image: Arc<Image>| image.record.id.hex().trim_end_matches('0').to_owned();
+        let short = |image: Arc<Image>| image.id().hex().trim_end_matches('0').to_owned();
         known.find(name).map(short).map_err(|error| (error.kind(), error.message().to_owned()))
     }
 

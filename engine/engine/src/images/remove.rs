@@ -21,7 +21,7 @@ impl Engine {
         let image = self.image_find(name)?;
         let reference = new_name(repository, tag)?;
         self.reference_set(&reference, &image).await?;
-        self.image_event("tag", &image.record.id, &reference.familiar());
+        self.image_event("tag", image.id(), &reference.familiar());
         Ok(())
     }
 
@@ -32,7 +32,7 @@ impl Engine {
     /// An image that is not there, or is in use (conflict).
     pub async fn image_remove(&self, name: &str, force: bool, noprune: bool) -> Result<Vec<ImageDeleted>> {
         let image = self.image_find(name)?;
-        let id = image.record.id.clone();
+        let id = image.id().clone();
         let names = self.names_of(&id);
         let mut done = Vec::new();
         let mut by_name = false;
@@ -71,7 +71,7 @@ impl Engine {
         let mut deleted = Vec::new();
         let mut reclaimed = 0;
         for image in candidates {
-            let id = &image.record.id;
+            let id = image.id();
             let names = self.names_of(id);
             let labels = &image.config.config.labels;
             let has_tag = names.iter().any(|name| name.tag().is_some());
@@ -192,7 +192,7 @@ impl Engine {
 
     /// Removes the record, then what no other image is made of.
     async fn delete(&self, image: &Arc<Image>, done: &mut Vec<ImageDeleted>) -> Result<()> {
-        let id = &image.record.id;
+        let id = image.id();
         self.image_event("delete", id, id.as_str());
         done.push(ImageDeleted { deleted: id.to_string(), ..ImageDeleted::default() });
         if !self.containers_of_image(id.as_str()).is_empty() {
@@ -208,7 +208,7 @@ impl Engine {
     async fn image_hide(&self, image: &Arc<Image>) -> Result<()> {
         let mut hidden = Image::clone(image);
         hidden.record.removed = true;
-        let id = hidden.record.id.clone();
+        let id = hidden.id().clone();
         self.store().put(IMAGES, id.as_str(), &hidden.record, Durability::Disk).await?;
         self.0.images.known().images.insert(id, Arc::new(hidden));
         Ok(())
@@ -216,76 +216,43 @@ impl Engine {
 
     /// Removes an image's record and whatever belonged to it alone; gives back the layers that went, topmost first.
     pub(super) async fn image_forget(&self, image: &Arc<Image>) -> Result<Vec<Digest>> {
-        self.store().delete(IMAGES, image.record.id.as_str(), Durability::Disk).await?;
-        let (blobs, layers) = {
+        self.store().delete(IMAGES, image.id().as_str(), Durability::Disk).await?;
+        let (kept, layers) = {
             let mut known = self.0.images.known();
-            known.images.remove(&image.record.id);
-            let kept_blobs: BTreeSet<&Digest> = known.images.values().flat_map(|i| &i.record.blobs).collect();
-            let kept_layers: BTreeSet<&Digest> =
-                known.images.values().flat_map(|i| &i.record.chain).collect();
-            let blobs: Vec<Digest> =
-                image.record.blobs.iter().filter(|b| !kept_blobs.contains(b)).cloned().collect();
-            let layers: Vec<Digest> =
-                image.record.chain.iter().rev().filter(|l| !kept_layers.contains(l)).cloned().collect();
-            (blobs, layers)
+            known.images.remove(image.id());
+            let kept: Vec<hull_images::Image> =
+                known.images.values().map(|i| i.record.image.clone()).collect();
+            let still: BTreeSet<&Digest> = known.images.values().flat_map(|i| i.chain()).collect();
+            let layers: Vec<Digest> = image.chain().rev().filter(|l| !still.contains(l)).cloned().collect();
+            (kept, layers)
         };
-        // Somebody brings in blobs right now, maybe these: they are left to the next sweep.
-        let Ok(exclusive) = Arc::clone(&self.0.images.incoming).try_write_owned() else { return Ok(layers) };
-        let (content, store) = (self.0.images.content.clone(), self.0.images.layers.clone());
-        let gone = layers.clone();
-        tokio::task::spawn_blocking(move || {
-            let _exclusive = exclusive;
-            for layer in &gone {
-                store.remove(layer).map_err(|error| Error::system("remove layer", error))?;
-            }
-            for blob in &blobs {
-                content.delete(blob).map_err(|error| Error::system("remove blob", error))?;
-            }
-            Ok::<(), Error>(())
-        })
-        .await??;
+        let (store, image) = (self.0.images.store.clone(), image.record.image.clone());
+        tokio::task::spawn_blocking(move || store.release(&image, &kept))
+            .await?
+            .map_err(|error| Error::system("remove image", error))?;
         Ok(layers)
     }
 
     /// Removes blobs and layers that no image is made of, left by interrupted actions; gives back their bytes.
     pub(crate) async fn sweep(&self) -> Result<u64> {
-        let Ok(exclusive) = Arc::clone(&self.0.images.incoming).try_write_owned() else { return Ok(0) };
-        let (kept_blobs, kept_layers): (BTreeSet<Digest>, BTreeSet<Digest>) = {
-            let known = self.0.images.known();
-            (
-                known.images.values().flat_map(|image| image.record.blobs.iter().cloned()).collect(),
-                known.images.values().flat_map(|image| image.record.chain.iter().cloned()).collect(),
-            )
-        };
-        let (content, store) = (self.0.images.content.clone(), self.0.images.layers.clone());
+        let kept: Vec<hull_images::Image> =
+            self.0.images.known().images.values().map(|image| image.record.image.clone()).collect();
+        let store = self.0.images.store.clone();
         tokio::task::spawn_blocking(move || {
-            let _exclusive = exclusive;
-            let mut freed =
-                content.remove_partial().map_err(|error| Error::system("sweep downloads", error))?;
-            for (blob, size) in content.list().map_err(|error| Error::system("sweep blobs", error))? {
-                if !kept_blobs.contains(&blob) {
-                    content.delete(&blob).map_err(|error| Error::system("sweep blobs", error))?;
-                    freed += size;
-                }
-            }
-            for layer in store.list().map_err(|error| Error::system("sweep layers", error))? {
-                if !kept_layers.contains(&layer.chain_id) {
-                    store.remove(&layer.chain_id).map_err(|error| Error::system("sweep layers", error))?;
-                    freed += layer.size;
-                }
-            }
-            Ok(freed)
+            let freed = store.collect(&kept)?;
+            let partial = store.content().remove_partial()?;
+            Ok::<u64, hull_images::ImageError>(freed.blob_bytes + freed.layer_bytes + partial)
         })
         .await?
+        .map_err(|error| Error::system("sweep images", error))
     }
 
     /// Bytes of the layers that only this image has.
     fn own_bytes(&self, image: &Image) -> u64 {
         let known = self.0.images.known();
-        let others = known.images.values().filter(|other| other.record.id != image.record.id);
-        let kept: BTreeSet<&Digest> = others.flat_map(|other| &other.record.chain).collect();
-        let layers = image.record.chain.iter().zip(&image.record.layer_sizes);
-        layers.filter(|(layer, _)| !kept.contains(layer)).map(|(_, size)| *size).sum()
+        let others = known.images.values().filter(|other| other.id() != image.id());
+        let kept: BTreeSet<&Digest> = others.flat_map(|other| other.chain()).collect();
+        image.sized_layers().filter(|(layer, _)| !kept.contains(layer)).map(|(_, size)| size).sum()
     }
 
     fn check_conflict(&self, id: &Digest, checks: Checks) -> Result<()> {

@@ -200,8 +200,9 @@ async fn what_interrupted_actions_left_is_swept() {
     let (dir, engine) = engine().await;
     import(&engine, "one", Some("a")).await;
     let before = blobs_and_layers(&dir);
-    engine.0.images.content.put(b"left over").expect("put");
-    let held = std::sync::Arc::clone(&engine.0.images.incoming).read_owned().await;
+    let store = &engine.0.images.store;
+    let held = store.lease();
+    held.hold(&store.content().put(b"left over").expect("put"));
     assert_eq!(engine.sweep().await.expect("sweep"), 0, "not while blobs come in");
     drop(held);
     assert_eq!(engine.sweep().await.expect("sweep"), 9);
