@@ -11,6 +11,7 @@ pub mod exec;
 pub mod fd;
 pub mod image;
 pub mod key;
+pub mod memory;
 pub mod mount;
 pub mod net;
 pub mod ns;

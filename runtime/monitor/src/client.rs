@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::protocol::{Action, Event, Request};
-use crate::wire;
+use crate::{socket_path, wire};
 
 /// A connection to a monitor. Every call but [`Connection::receive`] returns at once.
 #[derive(Debug)]
@@ -101,7 +101,8 @@ impl Connection {
                 SocketFlags::CLOEXEC,
                 None,
             )?;
-            rustix::net::connect(&fd, &SocketAddrUnix::new(socket)?)?;
+            let (address, _directory) = socket_path::address(socket)?;
+            rustix::net::connect(&fd, &address)?;
             Ok(fd)
         };
         connect()

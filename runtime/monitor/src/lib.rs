@@ -12,10 +12,26 @@
 //! [`protocol`] has the messages, [`client`] the engine's side of them, [`config`] what a monitor is told at its
 //! start.
 
+mod attached;
+mod backend;
 pub mod client;
+mod clock;
 pub mod config;
 pub mod detach_keys;
+mod exit_record;
+mod foreign;
+mod log;
+mod monitor;
+mod peer;
+mod process;
 pub mod protocol;
+mod session;
+mod socket_path;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::MonitorConfig;
+pub use exit_record::read as read_exit;
+pub use process::{RunError, run};
