@@ -31,8 +31,20 @@ fn main() -> ExitCode {
 
 /// The container monitor: `hull-runtime monitor --config <file>`.
 fn monitor() -> ExitCode {
-    eprintln!("hull-runtime: monitor: not implemented");
-    ExitCode::FAILURE
+    let mut arguments = std::env::args_os().skip(2);
+    let (Some(flag), Some(config), None) = (arguments.next(), arguments.next(), arguments.next()) else {
+        eprintln!("usage: hull-runtime monitor --config <file>");
+        return ExitCode::from(2);
+    };
+    if flag != "--config" {
+        eprintln!("usage: hull-runtime monitor --config <file>");
+        return ExitCode::from(2);
+    }
+    // What goes wrong is told to the engine; there is nobody to read it here.
+    match hull_monitor::run(config.as_ref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 fn dispatch(cli: &Cli) -> anyhow::Result<u8> {

@@ -206,7 +206,8 @@ impl JsonFile {
     fn rotate(&mut self) -> io::Result<()> {
         let oldest = self.config.max_file.max(1) - 1;
         for number in (1..=oldest).rev() {
-            let from = if number == 1 { self.config.path.clone() } else { numbered(&self.config.path, number - 1) };
+            let from =
+                if number == 1 { self.config.path.clone() } else { numbered(&self.config.path, number - 1) };
             match std::fs::rename(from, numbered(&self.config.path, number)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -394,7 +395,10 @@ mod tests {
         let text = std::fs::read_to_string(dir.path().join("log")).unwrap();
         assert_eq!(text.lines().count(), 2);
         for line in text.lines() {
-            assert!(line.starts_with(r#"{"log":"x\n","stream":"stdout","attrs":{"a\"":"b"},"time":""#), "{line}");
+            assert!(
+                line.starts_with(r#"{"log":"x\n","stream":"stdout","attrs":{"a\"":"b"},"time":""#),
+                "{line}"
+            );
         }
     }
 

@@ -343,7 +343,9 @@ impl<B: Backend> Monitor<B> {
         let pidfd = pidfd.as_ref().ok_or_else(ended)?;
         hull_sys::signal::pidfd_send_signal(pidfd.as_fd(), signal).map_err(|errno| match errno {
             rustix::io::Errno::SRCH => ended(),
-            rustix::io::Errno::INVAL => failure(FailureKind::InvalidSpec, format!("no such signal: {signal}")),
+            rustix::io::Errno::INVAL => {
+                failure(FailureKind::InvalidSpec, format!("no such signal: {signal}"))
+            }
             errno => failure(FailureKind::Other, format!("send signal {signal}: {errno}")),
         })
     }

@@ -160,7 +160,13 @@ impl Session {
     }
 
     /// Handles one readiness that [`Self::interests`] asked for.
-    pub(crate) fn ready(&mut self, source: Source, flags: PollFlags, buffer: &mut Buffer, log: Option<&mut Log>) {
+    pub(crate) fn ready(
+        &mut self,
+        source: Source,
+        flags: PollFlags,
+        buffer: &mut Buffer,
+        log: Option<&mut Log>,
+    ) {
         match source {
             Source::Output(stream) => self.read_output(stream, buffer, log),
             Source::Stdin => self.write_stdin(),

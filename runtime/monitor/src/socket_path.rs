@@ -14,7 +14,8 @@ use rustix::net::SocketAddrUnix;
 pub(crate) fn address(path: &Path) -> io::Result<(SocketAddrUnix, OwnedFd)> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
     let (parent, name) = (path.parent().ok_or_else(invalid)?, path.file_name().ok_or_else(invalid)?);
-    let directory = rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let directory =
+        rustix::fs::open(parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let through = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
     Ok((SocketAddrUnix::new(through)?, directory))
 }

@@ -180,13 +180,16 @@ impl Harness {
             if wanted(&event) {
                 return event;
             }
-            let failed = matches!(event, Event::CreateFailed(_) | Event::StartFailed(_) | Event::Failed { .. });
+            let failed =
+                matches!(event, Event::CreateFailed(_) | Event::StartFailed(_) | Event::Failed { .. });
             assert!(!failed, "{event:?}");
         }
     }
 
     fn exit(&self) -> Exit {
-        let Event::Exited(exit) = self.until(|event| matches!(event, Event::Exited(_))) else { unreachable!() };
+        let Event::Exited(exit) = self.until(|event| matches!(event, Event::Exited(_))) else {
+            unreachable!()
+        };
         exit
     }
 
@@ -201,8 +204,7 @@ impl Harness {
     fn exec(&self, args: &[&str], tty: bool, attach: Attach) -> UnixStream {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let exec =
-            Exec { exec_id: args.concat(), process: process(args, tty), console_size: None, attach };
+        let exec = Exec { exec_id: args.concat(), process: process(args, tty), console_size: None, attach };
         self.engine().request(88, Action::Exec(Box::new(exec)), &[theirs.as_fd()]).unwrap();
         ours
     }
@@ -430,7 +432,9 @@ fn commands_that_are_not_there_are_told_apart() {
     let harness = Harness::running(&["sleep", "100"], |_| {});
     drop(harness.exec(&["/no/such"], false, all()));
     let failed = harness.until(|event| matches!(event, Event::Failed { .. }));
-    assert!(matches!(failed, Event::Failed { tag: 88, failure } if failure.kind == FailureKind::CommandNotFound));
+    assert!(
+        matches!(failed, Event::Failed { tag: 88, failure } if failure.kind == FailureKind::CommandNotFound)
+    );
     harness.request(2, Action::Signal { exec_id: None, signal: 9 });
     harness.exit();
     harness.finish();
