@@ -188,7 +188,8 @@ fn a_port_in_use_on_the_host() -> Result<()> {
                 .spawn()?;
         let taken = || ground.host.sh("ss -ltn | grep -c :8080 || true").is_ok_and(|count| count != "0");
         hull_fixtures::wait::until("the port to be taken", || taken().then_some(()))?;
-        let ran = ground.call(&["run", "-d", "--name", "c", "-p", "8080:80", "busybox", "sleep", "1000"])?;
+        let ran =
+            ground.call(&["run", "-d", "--name", "box", "-p", "8080:80", "busybox", "sleep", "1000"])?;
         let mut listening = listening;
         listening.kill()?;
         listening.wait()?;
@@ -196,7 +197,7 @@ fn a_port_in_use_on_the_host() -> Result<()> {
             ran.code == 125 && ran.stderr.contains("8080") && ran.stderr.contains("address already in use"),
             "{ran}"
         );
-        ground.ok(&["start", "c"]).map(drop)
+        ground.ok(&["start", "box"]).map(drop)
     })
 }
 

@@ -28,8 +28,8 @@ pub(crate) fn containers_outlive_a_crash(ground: &Ground) -> Result<()> {
 }
 
 fn outlive(ground: &Ground, ends: impl Fn() -> Result<()>) -> Result<()> {
-    ground.up(&["--name", "c", "-p", "8080:80"], COUNTING)?;
-    let pid = ground.inspect("c", "{{.State.Pid}}")?;
+    ground.up(&["--name", "box", "-p", "8080:80"], COUNTING)?;
+    let pid = ground.inspect("box", "{{.State.Pid}}")?;
     let attached = ground.spawn(&[
         "run",
         "-i",
@@ -44,21 +44,21 @@ fn outlive(ground: &Ground, ends: impl Fn() -> Result<()>) -> Result<()> {
     ends()?;
     ensure!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "the container died with the engine");
     ground.engine.start_again()?;
-    ensure!(ground.inspect("c", "{{.State.Running}} {{.State.Pid}}")? == format!("true {pid}"));
-    goes_on(ground, "c")?;
-    ensure!(ground.ok(&["exec", "c", "echo", "in"])? == "in");
-    ensure!(ground.ok(&["port", "c", "80"])?.starts_with("0.0.0.0:8080"));
+    ensure!(ground.inspect("box", "{{.State.Running}} {{.State.Pid}}")? == format!("true {pid}"));
+    goes_on(ground, "box")?;
+    ensure!(ground.ok(&["exec", "box", "echo", "in"])? == "in");
+    ensure!(ground.ok(&["port", "box", "80"])?.starts_with("0.0.0.0:8080"));
     let given = ground.up(&["--name", "next"], "exit 0").and_then(|id| ground.ok(&["wait", &id]))?;
     ensure!(given == "0", "{given}");
     drop(attached);
-    ground.ok(&["kill", "c"])?;
-    ground.becomes("c", "{{.State.Status}} {{.State.ExitCode}}", "exited 137")
+    ground.ok(&["kill", "box"])?;
+    ground.becomes("box", "{{.State.Status}} {{.State.ExitCode}}", "exited 137")
 }
 
 pub(crate) fn an_exit_while_no_engine_runs_is_known(ground: &Ground) -> Result<()> {
-    ground.up(&["--name", "c"], "echo a; while [ ! -e /go ]; do usleep 1000; done; echo b; exit 42")?;
+    ground.up(&["--name", "box"], "echo a; while [ ! -e /go ]; do usleep 1000; done; echo b; exit 42")?;
     ground.up(&["--name", "killed"], COUNTING)?;
-    let pid = ground.inspect("c", "{{.State.Pid}}")?;
+    let pid = ground.inspect("box", "{{.State.Pid}}")?;
     let killed = ground.inspect("killed", "{{.State.Pid}}")?;
     ground.engine.kill()?;
     ground.host.sh(&format!("touch /proc/{pid}/root/go; kill -9 {killed}"))?;
@@ -67,19 +67,19 @@ pub(crate) fn an_exit_while_no_engine_runs_is_known(ground: &Ground) -> Result<(
         wait::until("the process to end", || (!std::path::Path::new(&place).exists()).then_some(()))?;
     }
     ground.engine.start_again()?;
-    ground.becomes("c", "{{.State.Status}} {{.State.ExitCode}}", "exited 42")?;
+    ground.becomes("box", "{{.State.Status}} {{.State.ExitCode}}", "exited 42")?;
     ground.becomes("killed", "{{.State.Status}} {{.State.ExitCode}}", "exited 137")?;
-    ensure!(ground.ok(&["logs", "c"])? == "a\nb");
+    ensure!(ground.ok(&["logs", "box"])? == "a\nb");
     counts_up(ground, "killed").map(drop)
 }
 
 pub(crate) fn everything_is_taken_away(ground: &Ground) -> Result<()> {
-    for name in ["a", "b", "c"] {
+    for name in ["one", "two", "box"] {
         ground.lasting(&["--name", name, "-p", "80", "-v", "/anonymous", "-m", "32m", "--tmpfs", "/t"])?;
     }
-    ground.ok(&["exec", "-d", "a", "sleep", "1000"])?;
-    ground.ok(&["pause", "b"])?;
-    ground.ok(&["stop", "-t", "0", "c"])?;
+    ground.ok(&["exec", "-d", "one", "sleep", "1000"])?;
+    ground.ok(&["pause", "two"])?;
+    ground.ok(&["stop", "-t", "0", "box"])?;
     // That nothing stays is looked at after every case.
-    ground.ok(&["rm", "-f", "-v", "a", "b", "c"]).map(drop)
+    ground.ok(&["rm", "-f", "-v", "one", "two", "box"]).map(drop)
 }

@@ -54,22 +54,24 @@ pub(crate) fn create_start_attach(ground: &Ground) -> Result<()> {
 
 pub(crate) fn signals_and_codes(ground: &Ground) -> Result<()> {
     ground.up(
-        &["--name", "a"],
+        &["--name", "one"],
         "trap 'echo usr1' USR1; trap 'exit 9' HUP; echo ready; while :; do sleep 1000 & wait; done",
     )?;
     hull_fixtures::wait::until("ready", || {
-        ground.ok(&["logs", "a"]).ok().filter(|log| log.contains("ready"))
+        ground.ok(&["logs", "one"]).ok().filter(|log| log.contains("ready"))
     })?;
-    ground.ok(&["kill", "-s", "USR1", "a"])?;
-    hull_fixtures::wait::until("usr1", || ground.ok(&["logs", "a"]).ok().filter(|log| log.contains("usr1")))?;
-    ensure!(ground.inspect("a", "{{.State.Running}}")? == "true");
-    ground.ok(&["kill", "--signal", "1", "a"])?;
-    ground.becomes("a", "{{.State.Status}} {{.State.ExitCode}}", "exited 9")?;
-    ground.lasting(&["--name", "b"])?;
-    ground.ok(&["kill", "b"])?;
-    ground.becomes("b", "{{.State.Status}} {{.State.ExitCode}}", "exited 137")?;
-    ground.refused(&["kill", "b"], 1, "is not running")?;
-    ground.refused(&["kill", "-s", "NOSUCH", "b"], 1, "NOSUCH")
+    ground.ok(&["kill", "-s", "USR1", "one"])?;
+    hull_fixtures::wait::until("usr1", || {
+        ground.ok(&["logs", "one"]).ok().filter(|log| log.contains("usr1"))
+    })?;
+    ensure!(ground.inspect("one", "{{.State.Running}}")? == "true");
+    ground.ok(&["kill", "--signal", "1", "one"])?;
+    ground.becomes("one", "{{.State.Status}} {{.State.ExitCode}}", "exited 9")?;
+    ground.lasting(&["--name", "two"])?;
+    ground.ok(&["kill", "two"])?;
+    ground.becomes("two", "{{.State.Status}} {{.State.ExitCode}}", "exited 137")?;
+    ground.refused(&["kill", "two"], 1, "is not running")?;
+    ground.refused(&["kill", "-s", "NOSUCH", "two"], 1, "NOSUCH")
 }
 
 pub(crate) fn stop_kills_after_its_time(ground: &Ground) -> Result<()> {
@@ -91,14 +93,14 @@ pub(crate) fn stop_kills_after_its_time(ground: &Ground) -> Result<()> {
 }
 
 pub(crate) fn pause_and_unpause(ground: &Ground) -> Result<()> {
-    ground.up(&["--name", "p"], "i=0; while :; do i=$((i+1)); echo $i > /count; usleep 1000; done")?;
-    ensure!(ground.ok(&["pause", "p"])? == "p");
-    ensure!(ground.inspect("p", "{{.State.Status}} {{.State.Paused}}")? == "paused true");
-    ground.refused(&["exec", "p", "true"], 1, "is paused")?;
-    ground.refused(&["pause", "p"], 1, "already paused")?;
-    ground.ok(&["unpause", "p"])?;
-    ensure!(ground.inspect("p", "{{.State.Status}}")? == "running");
-    let count = || ground.ok(&["exec", "p", "cat", "/count"]);
+    ground.up(&["--name", "ice"], "i=0; while :; do i=$((i+1)); echo $i > /count; usleep 1000; done")?;
+    ensure!(ground.ok(&["pause", "ice"])? == "ice");
+    ensure!(ground.inspect("ice", "{{.State.Status}} {{.State.Paused}}")? == "paused true");
+    ground.refused(&["exec", "ice", "true"], 1, "is paused")?;
+    ground.refused(&["pause", "ice"], 1, "already paused")?;
+    ground.ok(&["unpause", "ice"])?;
+    ensure!(ground.inspect("ice", "{{.State.Status}}")? == "running");
+    let count = || ground.ok(&["exec", "ice", "cat", "/count"]);
     let first = count()?;
     hull_fixtures::wait::until("it to go on", || count().ok().filter(|count| *count != first))?;
     Ok(())
@@ -115,22 +117,23 @@ pub(crate) fn rename(ground: &Ground) -> Result<()> {
 }
 
 pub(crate) fn restart(ground: &Ground) -> Result<()> {
-    ground.up(&["--name", "r"], &format!("echo start; {LASTING}"))?;
-    let pid = ground.inspect("r", "{{.State.Pid}}")?;
-    ground.ok(&["restart", "-t", "5", "r"])?;
-    ensure!(ground.inspect("r", "{{.State.Running}}")? == "true");
-    ensure!(ground.inspect("r", "{{.State.Pid}}")? != pid);
-    ground.ok(&["stop", "r"])?;
-    ground.ok(&["start", "r"])?;
-    let starts = || ground.ok(&["logs", "r"]).map(|log| log.lines().filter(|line| *line == "start").count());
+    ground.up(&["--name", "loop"], &format!("echo start; {LASTING}"))?;
+    let pid = ground.inspect("loop", "{{.State.Pid}}")?;
+    ground.ok(&["restart", "-t", "5", "loop"])?;
+    ensure!(ground.inspect("loop", "{{.State.Running}}")? == "true");
+    ensure!(ground.inspect("loop", "{{.State.Pid}}")? != pid);
+    ground.ok(&["stop", "loop"])?;
+    ground.ok(&["start", "loop"])?;
+    let starts =
+        || ground.ok(&["logs", "loop"]).map(|log| log.lines().filter(|line| *line == "start").count());
     hull_fixtures::wait::until_is("starts in the log", &3, || starts().unwrap_or_default())
 }
 
 pub(crate) fn wait_tells_codes(ground: &Ground) -> Result<()> {
-    ground.up(&["--name", "a"], "exit 3")?;
-    ground.lasting(&["--name", "b"])?;
-    let waiting = ground.spawn(&["wait", "a", "b"])?;
-    ground.ok(&["kill", "b"])?;
+    ground.up(&["--name", "one"], "exit 3")?;
+    ground.lasting(&["--name", "two"])?;
+    let waiting = ground.spawn(&["wait", "one", "two"])?;
+    ground.ok(&["kill", "two"])?;
     let output = waiting.wait_with_output()?;
     ensure!(String::from_utf8_lossy(&output.stdout) == "3\n137\n", "{output:?}");
     Ok(())
@@ -176,7 +179,7 @@ pub(crate) fn restart_policies(ground: &Ground) -> Result<()> {
 pub(crate) fn health_checks(ground: &Ground) -> Result<()> {
     let options = [
         "--name",
-        "h",
+        "sick",
         "--health-cmd",
         "[ -e /well ] && echo fine",
         "--health-interval",
@@ -187,12 +190,12 @@ pub(crate) fn health_checks(ground: &Ground) -> Result<()> {
     let options = [&options[..], &["--health-start-interval", "50ms"]].concat();
     ground.lasting(&options)?;
     let status = "{{.State.Health.Status}}";
-    ground.becomes("h", status, "unhealthy")?;
-    ground.ok(&["exec", "h", "touch", "/well"])?;
-    ground.becomes("h", status, "healthy")?;
-    let last = ground.inspect("h", "{{(index .State.Health.Log 0).ExitCode}}")?;
+    ground.becomes("sick", status, "unhealthy")?;
+    ground.ok(&["exec", "sick", "touch", "/well"])?;
+    ground.becomes("sick", status, "healthy")?;
+    let last = ground.inspect("sick", "{{(index .State.Health.Log 0).ExitCode}}")?;
     ensure!(last == "0" || last == "1", "{last}");
-    ensure!(ground.ok(&["ps", "--filter", "health=healthy", "--format", "{{.Names}}"])? == "h");
+    ensure!(ground.ok(&["ps", "--filter", "health=healthy", "--format", "{{.Names}}"])? == "sick");
     ensure!(ground.ok(&["ps", "--format", "{{.Status}}"])?.ends_with("(healthy)"));
     Ok(())
 }

@@ -122,8 +122,8 @@ pub(crate) fn own_networks(ground: &Ground) -> Result<()> {
 
 pub(crate) fn what_is_in_use_is_not_removed(ground: &Ground) -> Result<()> {
     ground.ok(&["network", "create", "busy"])?;
-    ground.lasting(&["--name", "c", "--network", "busy"])?;
+    ground.lasting(&["--name", "box", "--network", "busy"])?;
     ground.refused(&["network", "rm", "busy"], 1, "has active endpoints")?;
-    ground.ok(&["rm", "-f", "c"])?;
+    ground.ok(&["rm", "-f", "box"])?;
     ground.ok(&["network", "rm", "busy"]).map(drop)
 }

@@ -49,14 +49,14 @@ pub(crate) fn ps_columns_filters_and_formats(ground: &Ground) -> Result<()> {
 }
 
 pub(crate) fn inspect_templates(ground: &Ground) -> Result<()> {
-    let id = ground.lasting(&["--name", "c", "-e", "A=1"])?;
-    ensure!(ground.inspect("c", "{{.Id}}")? == id && ground.inspect(&id[..10], "{{.Name}}")? == "/c");
+    let id = ground.lasting(&["--name", "box", "-e", "A=1"])?;
+    ensure!(ground.inspect("box", "{{.Id}}")? == id && ground.inspect(&id[..10], "{{.Name}}")? == "/box");
     ensure!(
-        ground.inspect("c", "{{range .Config.Env}}{{println .}}{{end}}")?.lines().any(|line| line == "A=1")
+        ground.inspect("box", "{{range .Config.Env}}{{println .}}{{end}}")?.lines().any(|line| line == "A=1")
     );
-    ensure!(ground.inspect("c", "{{json .Config.Cmd}}")?.starts_with("[\"sh\",\"-c\","));
-    ensure!(ground.inspect("c", "{{len .Mounts}}")? == "0");
-    let all: Value = serde_json::from_str(&ground.ok(&["inspect", "c"])?)?;
+    ensure!(ground.inspect("box", "{{json .Config.Cmd}}")?.starts_with("[\"sh\",\"-c\","));
+    ensure!(ground.inspect("box", "{{len .Mounts}}")? == "0");
+    let all: Value = serde_json::from_str(&ground.ok(&["inspect", "box"])?)?;
     let told = &all[0];
     ensure!(told["State"]["Status"] == "running" && told["HostConfig"]["NetworkMode"].is_string(), "{told}");
     ensure!(
@@ -68,23 +68,23 @@ pub(crate) fn inspect_templates(ground: &Ground) -> Result<()> {
     let image: Value = serde_json::from_str(&ground.ok(&["image", "inspect", "busybox"])?)?;
     ensure!(image[0]["Id"] == told["Image"], "{image}");
     ground.refused(&["inspect", "nosuch"], 1, "nosuch")?;
-    ground.refused(&["inspect", "--format", "{{.Nosuch}}", "c"], 1, "template").or_else(|_| {
+    ground.refused(&["inspect", "--format", "{{.Nosuch}}", "box"], 1, "template").or_else(|_| {
         // Old clients print the missing value.
-        ensure!(ground.inspect("c", "{{.Nosuch}}")? == "<no value>");
+        ensure!(ground.inspect("box", "{{.Nosuch}}")? == "<no value>");
         Ok(())
     })
 }
 
 pub(crate) fn top_and_stats(ground: &Ground) -> Result<()> {
-    let id = ground.up(&["--name", "c", "-m", "64m"], "sleep 1000 & sleep 2000")?;
+    let id = ground.up(&["--name", "box", "-m", "64m"], "sleep 1000 & sleep 2000")?;
     hull_fixtures::wait::until("two processes", || {
-        ground.ok(&["top", "c"]).ok().filter(|table| table.contains("sleep 1000"))
+        ground.ok(&["top", "box"]).ok().filter(|table| table.contains("sleep 1000"))
     })?;
-    let table = ground.ok(&["top", "c"])?;
+    let table = ground.ok(&["top", "box"])?;
     ensure!(table.starts_with("UID") && table.contains("sleep 2000") && table.contains("PPID"), "{table}");
     let stats: Value =
-        serde_json::from_str(&ground.ok(&["stats", "--no-stream", "--format", "json", "c"])?)?;
-    ensure!(stats["Name"] == "c" && stats["ID"].as_str().is_some_and(|own| id.starts_with(own)), "{stats}");
+        serde_json::from_str(&ground.ok(&["stats", "--no-stream", "--format", "json", "box"])?)?;
+    ensure!(stats["Name"] == "box" && stats["ID"].as_str().is_some_and(|own| id.starts_with(own)), "{stats}");
     ensure!(stats["MemUsage"].as_str().is_some_and(|usage| usage.ends_with(" / 64MiB")), "{stats}");
     ensure!(stats["PIDs"].as_str().and_then(|pids| pids.parse::<u32>().ok()) >= Some(3), "{stats}");
     let header = ground.ok(&["stats", "--no-stream"])?;
@@ -111,15 +111,15 @@ pub(crate) fn info_version_and_disk_use(ground: &Ground) -> Result<()> {
 }
 
 pub(crate) fn ports(ground: &Ground) -> Result<()> {
-    let id = ground.lasting(&["--name", "c", "-p", "127.0.0.1:8080:80", "-p", "9000:90/udp"])?;
+    let id = ground.lasting(&["--name", "box", "-p", "127.0.0.1:8080:80", "-p", "9000:90/udp"])?;
     ensure!(is_id(&id));
-    let ports = ground.ok(&["port", "c"])?;
+    let ports = ground.ok(&["port", "box"])?;
     ensure!(
         ports.contains("80/tcp -> 127.0.0.1:8080") && ports.contains("90/udp -> 0.0.0.0:9000"),
         "{ports}"
     );
-    ensure!(ground.ok(&["port", "c", "80"])? == "127.0.0.1:8080");
+    ensure!(ground.ok(&["port", "box", "80"])? == "127.0.0.1:8080");
     let shown = ground.ok(&["ps", "--format", "{{.Ports}}"])?;
     ensure!(shown.contains("127.0.0.1:8080->80/tcp"), "{shown}");
-    ground.refused(&["port", "c", "81"], 1, "no public port '81' published for c")
+    ground.refused(&["port", "box", "81"], 1, "no public port '81' published for box")
 }

@@ -32,10 +32,10 @@ pub(crate) fn named_volumes_last(ground: &Ground) -> Result<()> {
 pub(crate) fn anonymous_volumes_go_with_the_container(ground: &Ground) -> Result<()> {
     ground.sh(&["-v", "/data"], "touch /data/x")?;
     ensure!(ground.ok(&["volume", "ls", "-q"])?.is_empty(), "run --rm left its volume");
-    ground.lasting(&["--name", "c", "-v", "/data"])?;
+    ground.lasting(&["--name", "box", "-v", "/data"])?;
     let name = ground.ok(&["volume", "ls", "-q"])?;
     ensure!(name.len() == 64, "{name}");
-    ground.ok(&["rm", "-f", "c"])?;
+    ground.ok(&["rm", "-f", "box"])?;
     ensure!(ground.ok(&["volume", "ls", "-q"])? == name);
     ground.ok(&["volume", "rm", &name]).map(drop)
 }
