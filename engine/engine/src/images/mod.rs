@@ -22,6 +22,7 @@ use crate::{Config, Engine, Error, Result};
 mod actions;
 mod archive;
 mod changes;
+mod hello;
 mod make;
 mod progress;
 mod pull;

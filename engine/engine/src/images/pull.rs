@@ -11,7 +11,7 @@ use hull_model::{Digest, Platform, Reference};
 use super::progress::{self, Board, Followed};
 use super::record::parse_reference;
 use super::registry::{self, credentials, image_error};
-use super::{Progress, PullRequest};
+use super::{Progress, PullRequest, hello};
 use crate::{Engine, Error, Result};
 
 /// Pulls under way, by what is pulled and for whom.
@@ -74,6 +74,9 @@ impl Engine {
         credentials: Option<Credentials>,
         board: &Board,
     ) -> Result<()> {
+        if hello::is_asked_for(&reference) {
+            return self.make_hello(&reference, board).await;
+        }
         let client = self.registry_client().await?;
         if !reference.is_name_only() {
             return self.pull_one(&client, reference, platform, credentials, board).await;
