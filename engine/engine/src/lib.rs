@@ -87,6 +87,11 @@ impl Engine {
         self.0.started
     }
 
+    /// Writes what is queued and closes the record. Containers go on; actions fail from now on.
+    pub fn close(&self) {
+        self.0.store.close();
+    }
+
     /// The record of truth.
     #[allow(dead_code)]
     pub(crate) fn store(&self) -> &hull_meta::Store {

@@ -59,10 +59,11 @@ impl Engine {
     ///
     /// Nothing runs yet that touches containers: see [`Engine::reconcile`].
     pub fn open(config: Config) -> Result<Engine, OpenError> {
-        for dir in [config.data_root.as_path(), &config.data_root.join("containers"), &config.exec_root] {
-            create_private(dir)?;
-        }
-        create_private(&config.exec_root.join("containers"))?;
+        create_directory(&config.data_root, 0o710)?;
+        create_directory(&config.data_root.join("containers"), 0o710)?;
+        // The group of the socket has to pass.
+        create_directory(&config.exec_root, 0o711)?;
+        create_directory(&config.exec_root.join("containers"), 0o700)?;
         let lock = lock(&config.data_root)?;
         let store = hull_meta::Store::open(&config.data_root.join("meta.db"))?;
         let id = identity(&store)?;
@@ -86,12 +87,11 @@ impl Engine {
     }
 }
 
-/// Makes a directory that only root may look into.
-fn create_private(path: &Path) -> Result<(), OpenError> {
+fn create_directory(path: &Path, mode: u32) -> Result<(), OpenError> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o710)
+        .mode(mode)
         .create(path)
         .map_err(|source| OpenError::Directory { path: path.to_owned(), source })
 }
