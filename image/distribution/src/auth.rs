@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::challenge::{Challenge, parse_challenges};
 use crate::config::{Credentials, Secret};
 use crate::error::{DistributionError, detail};
-use crate::repository::{Client, read_body};
+use crate::repository::{Client, read_body, retry_after};
 use crate::transport::{Body, shown};
 
 /// Largest token answer, in bytes.
@@ -74,12 +74,12 @@ async fn token(
     let host = uri.authority().map_or(String::new(), ToString::to_string);
     let insecure = client.config().is_insecure(&host);
     let answer = client.transport().send(request, Some(&host), insecure).await?;
-    let status = answer.status();
+    let (status, wait) = (answer.status(), retry_after(answer.headers()));
     let body = read_body(client, answer, MAX_TOKEN, &uri).await?;
     match status.as_u16() {
         200..=299 => parse_token(&body).ok_or_else(|| odd(format!("no token from {}", shown(&uri)))),
         401 | 403 | 400 => Err(DistributionError::Login { host, detail: detail(&body) }),
-        429 => Err(DistributionError::RateLimited { url: shown(&uri), detail: detail(&body) }),
+        429 => Err(DistributionError::RateLimited { url: shown(&uri), detail: detail(&body), wait }),
         status => Err(DistributionError::Status {
             method: "Get".into(),
             url: shown(&uri),

@@ -9,7 +9,7 @@ use hyper::header::{CONTENT_RANGE, RANGE};
 use hyper::{Method, Response, StatusCode, Uri};
 
 use crate::error::{Connection, DistributionError};
-use crate::repository::{Ask, Repository, pause, protocol, retry_after};
+use crate::repository::{Ask, Repository, pause, protocol};
 use crate::transport::shown;
 
 /// A blob's bytes as they arrive, whole and once, whatever happens to the connections below: after a broken or silent
@@ -32,23 +32,15 @@ struct Source {
 }
 
 impl Repository {
-    /// Starts reading a blob at `offset`.
-    pub async fn blob(
-        &self,
-        descriptor: &Descriptor,
-        offset: u64,
-    ) -> Result<BlobStream<'_>, DistributionError> {
-        let mut stream = BlobStream {
+    /// Reads a blob from `offset` on; nothing is asked for before the first [`BlobStream::next`].
+    pub fn blob(&self, descriptor: &Descriptor, offset: u64) -> BlobStream<'_> {
+        BlobStream {
             repository: self,
             descriptor: descriptor.clone(),
             source: None,
             position: offset,
             failures: 0,
-        };
-        if offset < descriptor.size {
-            stream.source = Some(stream.open().await?);
         }
-        Ok(stream)
     }
 
     /// A whole small blob, digest and size checked.
@@ -61,7 +53,7 @@ impl Repository {
             let (digest, size) = (descriptor.digest.clone(), descriptor.size);
             return Err(hull_content::ContentError::TooLarge { digest, size, limit }.into());
         }
-        let mut stream = self.blob(descriptor, 0).await?;
+        let mut stream = self.blob(descriptor, 0);
         let mut hasher = Hasher::new(descriptor.digest.algorithm());
         let mut bytes = Vec::with_capacity(descriptor.size as usize);
         while let Some(piece) = stream.next().await? {
@@ -78,8 +70,9 @@ impl Repository {
     /// Whether the registry has that blob.
     pub async fn has_blob(&self, digest: &hull_model::Digest) -> Result<bool, DistributionError> {
         let path = format!("blobs/{digest}");
-        let (uri, answer) =
-            self.ask_any(&Ask { method: Method::HEAD, path: &path, headers: Vec::new() }).await?;
+        let (uri, answer) = self
+            .ask_any(&Ask { method: Method::HEAD, path: &path, headers: Vec::new(), retry: true })
+            .await?;
         match answer.status() {
             status if status.is_success() => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
@@ -110,8 +103,8 @@ impl BlobStream<'_> {
                     self.check_size()?;
                     return Ok(Some(piece));
                 }
-                Ok(None) => self.again(self.short(), None).await?,
-                Err(e) if e.is_passing() => self.again(e, None).await?,
+                Ok(None) => self.again(self.short()).await?,
+                Err(e) if e.is_passing() => self.again(e).await?,
                 Err(e) => return Err(e),
             }
         }
@@ -138,17 +131,13 @@ impl BlobStream<'_> {
         Ok(None)
     }
 
-    async fn again(
-        &mut self,
-        error: DistributionError,
-        wait: Option<Duration>,
-    ) -> Result<(), DistributionError> {
+    async fn again(&mut self, error: DistributionError) -> Result<(), DistributionError> {
         let config = self.repository.client().config();
         if self.failures >= config.retries {
             return Err(error);
         }
         self.source = None;
-        pause(config, self.failures, wait).await;
+        pause(config, self.failures, error.wait()).await;
         self.failures += 1;
         Ok(())
     }
@@ -190,7 +179,7 @@ impl BlobStream<'_> {
     }
 
     async fn request(&self, path: &str) -> Result<Source, DistributionError> {
-        let ask = Ask { method: Method::GET, path, headers: self.range() };
+        let ask = Ask { method: Method::GET, path, headers: self.range(), retry: false };
         let (uri, answer) = self.repository.ask_any(&ask).await?;
         match answer.status() {
             StatusCode::OK | StatusCode::PARTIAL_CONTENT => self.source(uri, answer),
@@ -218,7 +207,6 @@ impl BlobStream<'_> {
         if start > self.position {
             return Err(protocol(&uri, format!("asked for byte {}, got {start}", self.position)));
         }
-        let _ = retry_after(answer.headers());
         Ok(Source { body: answer.into_body(), uri, skip: self.position - start })
     }
 }

@@ -68,6 +68,8 @@ pub enum DistributionError {
         url: String,
         /// Its words.
         detail: String,
+        /// How long it asks to wait.
+        wait: Option<Duration>,
     },
     /// Any other answer.
     #[error("{method} {url:?}: received unexpected HTTP status: {status}{}", suffix(detail))]
@@ -167,6 +169,14 @@ impl DistributionError {
             Self::Status { status, .. } => matches!(status, 408 | 500 | 502 | 503 | 504),
             Self::RateLimited { .. } => true,
             _ => false,
+        }
+    }
+
+    /// How long to wait before trying again, if the registry said so.
+    pub(crate) fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::RateLimited { wait, .. } => *wait,
+            _ => None,
         }
     }
 

@@ -87,6 +87,8 @@ pub(crate) struct Ask<'a> {
     /// Below `/v2/<repository>/`, or a whole address.
     pub(crate) path: &'a str,
     pub(crate) headers: Vec<(HeaderName, String)>,
+    /// Whether to try again what may pass; not if the caller does.
+    pub(crate) retry: bool,
 }
 
 impl Client {
@@ -207,31 +209,31 @@ impl Repository {
     }
 
     async fn login(&self) -> Result<(), DistributionError> {
-        let ask = Ask { method: Method::GET, path: "/v2/", headers: Vec::new() };
-        let host = self.reference.domain().to_owned();
-        let answer = self.ask_any(&ask).await.map_err(|e| match e {
+        let ask = Ask { method: Method::GET, path: "/v2/", headers: Vec::new(), retry: true };
+        let result = match self.ask_any(&ask).await {
+            Ok(answer) if answer.1.status().is_success() => Ok(()),
+            Ok(answer) => Err(self.status_error(&Method::GET, answer).await),
+            Err(e) => Err(e),
+        };
+        result.map_err(|e| match e {
             DistributionError::PullDenied { detail, .. } => {
-                DistributionError::Login { host: host.clone(), detail }
+                DistributionError::Login { host: self.reference.domain().to_owned(), detail }
             }
             e => e,
-        })?;
-        match answer.1.status() {
-            status if status.is_success() => Ok(()),
-            _ => Err(self.status_error(&Method::GET, answer).await),
-        }
+        })
     }
 
     /// Manifest or index of a tag or digest: of the reference, which should be of this repository.
     pub async fn manifest(&self, reference: &Reference) -> Result<Fetched, DistributionError> {
         let (name, digest) = tag_or_digest(reference);
         let path = format!("manifests/{name}");
-        let ask = Ask { method: Method::GET, path: &path, headers: vec![(ACCEPT, accepted())] };
+        let ask = Ask { method: Method::GET, path: &path, headers: vec![(ACCEPT, accepted())], retry: false };
         let mut attempt = 0;
         loop {
             let result = self.manifest_once(reference, &ask, digest).await;
             match result {
                 Err(e) if e.is_passing() && attempt < self.client.config().retries => {
-                    pause(self.client.config(), attempt, None).await;
+                    pause(self.client.config(), attempt, e.wait()).await;
                     attempt += 1;
                 }
                 result => return result,
@@ -271,7 +273,7 @@ impl Repository {
     pub async fn resolve(&self, reference: &Reference) -> Result<Descriptor, DistributionError> {
         let (name, digest) = tag_or_digest(reference);
         let path = format!("manifests/{name}");
-        let ask = Ask { method: Method::HEAD, path: &path, headers: vec![(ACCEPT, accepted())] };
+        let ask = Ask { method: Method::HEAD, path: &path, headers: vec![(ACCEPT, accepted())], retry: true };
         let (uri, answer) = self.ask_any(&ask).await?;
         match answer.status() {
             StatusCode::OK => {}
@@ -305,7 +307,7 @@ impl Repository {
         let mut path = "tags/list".to_owned();
         let mut tags = Vec::new();
         for _ in 0..1000 {
-            let ask = Ask { method: Method::GET, path: &path, headers: Vec::new() };
+            let ask = Ask { method: Method::GET, path: &path, headers: Vec::new(), retry: true };
             let (uri, answer) = self.ask_any(&ask).await?;
             if answer.status() != StatusCode::OK {
                 return Err(self.status_error(&Method::GET, (uri, answer)).await);
@@ -340,12 +342,12 @@ impl Repository {
         answer: (Uri, Response<Incoming>),
     ) -> DistributionError {
         let (uri, answer) = answer;
-        let status = answer.status().as_u16();
+        let (status, wait) = (answer.status().as_u16(), retry_after(answer.headers()));
         let body = read_body(&self.client, answer, MAX_ERROR_BODY, &uri).await.unwrap_or_default();
         let detail = detail(&body);
         match status {
             401 | 403 => self.denied(detail),
-            429 => DistributionError::RateLimited { url: shown(&uri), detail },
+            429 => DistributionError::RateLimited { url: shown(&uri), detail, wait },
             _ => DistributionError::Status { method: go_method(method), url: shown(&uri), status, detail },
         }
     }
@@ -409,7 +411,7 @@ impl Repository {
             };
             // TLS spoken to a plain server breaks in many ways: the next endpoint is the retry.
             let speculative = endpoint.insecure && endpoint.base.starts_with("https:");
-            if !passing || attempt >= config.retries || (speculative && result.is_err()) {
+            if !ask.retry || !passing || attempt >= config.retries || (speculative && result.is_err()) {
                 return result;
             }
             pause(config, attempt, wait).await;

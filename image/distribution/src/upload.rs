@@ -153,7 +153,7 @@ impl Repository {
                 Err(e) if e.is_passing() && attempt < self.client().config().retries => e,
                 Err(e) => return Err(e),
             };
-            pause(self.client().config(), attempt, None).await;
+            pause(self.client().config(), attempt, error.wait()).await;
             attempt += 1;
             (location, offset) = match self.upload_status(endpoint, &location).await {
                 Some((location, offset)) if offset <= size => (location, offset),
@@ -271,7 +271,9 @@ impl Repository {
                 result => result,
             };
             match result {
-                Err(e) if e.is_passing() && attempt < config.retries => pause(config, attempt, None).await,
+                Err(e) if e.is_passing() && attempt < config.retries => {
+                    pause(config, attempt, e.wait()).await
+                }
                 result => return result,
             }
             attempt += 1;

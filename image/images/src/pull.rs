@@ -150,78 +150,118 @@ impl ImageStore {
             progress(PullEvent::Layer(layer.blob.digest.clone(), LayerStatus::Pulling));
         }
         let parents = std::iter::once(None).chain(image.layers.iter().map(|layer| Some(&layer.chain_id)));
-        stream::iter(image.layers.iter().zip(parents).map(Ok))
+        let (workers, done) = Workers::new();
+        let works = &workers;
+        let result = stream::iter(image.layers.iter().zip(parents).map(Ok))
             .try_for_each_concurrent(concurrency, |(layer, parent)| async move {
-                self.fetch_layer(repository, layer, parent, progress).await
+                let fetch = Fetch { store: self, repository, layer, parent, progress, workers: works };
+                fetch.run().await
             })
-            .await
+            .await;
+        // After one layer's failure the others are given up: wait until their threads have cleaned up.
+        drop(workers);
+        done.wait().await;
+        result
     }
 
-    /// One layer. Whoever wants the same at the same time waits here and then finds it there.
-    async fn fetch_layer(
+    pub(crate) async fn flush(&self) -> Result<(), ImageError> {
+        let content = self.content().clone();
+        blocking("flushing", move || Ok(content.sync()?)).await
+    }
+}
+
+/// Blocking threads of one pull.
+struct Workers(Sender<()>);
+
+/// Their end.
+struct Done(Receiver<()>);
+
+impl Workers {
+    fn new() -> (Self, Done) {
+        let (sender, receiver) = channel(1);
+        (Self(sender), Done(receiver))
+    }
+
+    async fn run<T: Send + 'static>(
         &self,
-        repository: &Repository,
-        layer: &ImageLayer,
-        parent: Option<&Digest>,
-        progress: &PullProgress,
-    ) -> Result<(), ImageError> {
-        let lock = self.busy().get(&layer.blob.digest);
+        what: &'static str,
+        work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, ImageError> {
+        let running = self.0.clone();
+        blocking(what, move || {
+            let result = work();
+            drop(running);
+            result
+        })
+        .await
+    }
+}
+
+impl Done {
+    async fn wait(mut self) {
+        while self.0.recv().await.is_some() {}
+    }
+}
+
+/// One layer being fetched.
+struct Fetch<'a> {
+    store: &'a ImageStore,
+    repository: &'a Repository,
+    layer: &'a ImageLayer,
+    parent: Option<&'a Digest>,
+    progress: &'a PullProgress,
+    workers: &'a Workers,
+}
+
+impl Fetch<'_> {
+    fn tell(&self, status: LayerStatus) {
+        (self.progress)(PullEvent::Layer(self.layer.blob.digest.clone(), status));
+    }
+
+    /// Whoever wants the same layer at the same time waits here and then finds it there.
+    async fn run(&self) -> Result<(), ImageError> {
+        let blob = &self.layer.blob;
+        let lock = self.store.busy().get(&blob.digest);
         let _only = lock.lock().await;
-        let tell = |status| progress(PullEvent::Layer(layer.blob.digest.clone(), status));
-        let there = self.content().contains(&layer.blob.digest, layer.blob.size);
-        match (there, self.layers().contains(&layer.chain_id)) {
+        let there = self.store.content().contains(&blob.digest, blob.size);
+        match (there, self.store.layers().contains(&self.layer.chain_id)) {
             (true, true) => {
-                tell(LayerStatus::Exists);
+                self.tell(LayerStatus::Exists);
                 return Ok(());
             }
-            (true, false) => self.unpack_stored(layer, parent, progress).await?,
-            (false, unpacked) => self.unpack_arriving(repository, layer, parent, unpacked, progress).await?,
+            (true, false) => self.unpack_stored().await?,
+            (false, unpacked) => self.unpack_arriving(unpacked).await?,
         }
-        tell(LayerStatus::Complete);
+        self.tell(LayerStatus::Complete);
         Ok(())
     }
 
-    async fn unpack_stored(
-        &self,
-        layer: &ImageLayer,
-        parent: Option<&Digest>,
-        progress: &PullProgress,
-    ) -> Result<(), ImageError> {
-        progress(PullEvent::Layer(layer.blob.digest.clone(), LayerStatus::Downloaded));
-        let (store, layer, parent, progress) =
-            (self.clone(), layer.clone(), parent.cloned(), progress.clone());
-        blocking("unpacking", move || {
+    async fn unpack_stored(&self) -> Result<(), ImageError> {
+        self.tell(LayerStatus::Downloaded);
+        let (store, layer, parent) = (self.store.clone(), self.layer.clone(), self.parent.cloned());
+        let progress = self.progress.clone();
+        let work = move || {
             let blob = store.content().open_blob(&layer.blob.digest)?;
             let counted = Counted { inner: blob, layer: layer.blob.clone(), read: 0, told: 0, progress };
             let staged = store.layers().stage(counted, Some(&layer.diff_id));
             commit(staged, &layer, parent.as_ref()).map(drop)
-        })
-        .await
+        };
+        self.workers.run("unpacking", work).await
     }
 
     /// Network on one side, disk on the other, a bounded channel between.
-    async fn unpack_arriving(
-        &self,
-        repository: &Repository,
-        layer: &ImageLayer,
-        parent: Option<&Digest>,
-        unpacked: bool,
-        progress: &PullProgress,
-    ) -> Result<(), ImageError> {
-        let blob = &layer.blob;
-        let (store, digest, size) = (self.clone(), blob.digest.clone(), blob.size);
-        let ingest = blocking("reading", move || Ok(store.content().ingest(&digest, Some(size))?)).await?;
+    async fn unpack_arriving(&self, unpacked: bool) -> Result<(), ImageError> {
+        let (store, layer, parent) = (self.store.clone(), self.layer.clone(), self.parent.cloned());
+        let (digest, size, content) = (layer.blob.digest.clone(), layer.blob.size, store.content().clone());
+        let ingest = self.workers.run("reading", move || Ok(content.ingest(&digest, Some(size))?)).await?;
         let offset = ingest.offset();
         let (sender, receiver) = channel(DEPTH);
-        let disk = {
-            let (store, layer, parent) = (self.clone(), layer.clone(), parent.cloned());
-            let progress = progress.clone();
-            blocking("unpacking", move || {
-                let arriving = Arriving::new(ingest, receiver)?;
-                store.write_layer(arriving, &layer, parent.as_ref(), unpacked, &progress)
-            })
-        };
-        let network = feed(repository, blob, offset, sender, progress);
+        let progress = self.progress.clone();
+        let disk = self.workers.run("unpacking", move || {
+            let arriving = Arriving::new(ingest, receiver)?;
+            store.write_layer(arriving, &layer, parent.as_ref(), unpacked, &progress)
+        });
+        let network = feed(self.repository, &self.layer.blob, offset, sender, self.progress);
         let (network, disk) = tokio::join!(network, disk);
         match (network, disk) {
             // The disk side only saw the stream break.
@@ -229,7 +269,9 @@ impl ImageStore {
             (Ok(()), disk) => disk,
         }
     }
+}
 
+impl ImageStore {
     fn write_layer(
         &self,
         mut arriving: Arriving,
@@ -261,11 +303,6 @@ impl ImageStore {
             commit(staged, layer, parent)?;
         }
         drained.map_err(|e| ImageError::Stored("layer", e))
-    }
-
-    pub(crate) async fn flush(&self) -> Result<(), ImageError> {
-        let content = self.content().clone();
-        blocking("flushing", move || Ok(content.sync()?)).await
     }
 }
 
@@ -329,7 +366,7 @@ async fn feed(
     sender: Sender<Piece>,
     progress: &PullProgress,
 ) -> Result<(), DistributionError> {
-    let mut stream = repository.blob(blob, offset).await?;
+    let mut stream = repository.blob(blob, offset);
     let mut current = offset;
     let mut told = offset;
     // Often enough for a smooth bar, seldom enough not to matter.
