@@ -56,6 +56,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
         start_socket: request.start_socket,
         cgroup: cgroup.cgroup(),
         born_in_cgroup: cgroup.born_in(),
+        tasks: Default::default(),
         sync: theirs,
     };
     let started_by_caller = init.start_socket.is_none();

@@ -11,6 +11,7 @@ use hull_cgroup::Cgroup;
 use hull_sys::{CloneFlags, prctl};
 use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -29,7 +30,6 @@ pub(crate) enum Streams {
 }
 
 /// All that the first process needs, prepared by the caller.
-#[derive(Debug)]
 pub(crate) struct Init<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) spec: &'a Spec,
@@ -50,6 +50,8 @@ pub(crate) struct Init<'a> {
     /// The cgroup the caller is making meanwhile; its `tasks` files come over the socket unless the process was born in it.
     pub(crate) cgroup: Option<&'a Cgroup>,
     pub(crate) born_in_cgroup: bool,
+    /// The `tasks` files, when they came before they were needed.
+    pub(crate) tasks: Cell<Vec<OwnedFd>>,
     pub(crate) sync: OwnedFd,
 }
 
@@ -142,7 +144,15 @@ impl Init<'_> {
             return Ok(());
         }
         sync::send(&self.sync, Tag::Namespaces, &[], &[])?;
-        sync::expect(&self.sync, Tag::HooksDone, "waiting for hooks").map(drop)
+        // The caller does not wait for this process to ask: the cgroup may come first.
+        while let Some(message) = sync::receive(&self.sync)? {
+            match message.tag {
+                Tag::HooksDone => return Ok(()),
+                Tag::Cgroup => self.tasks.set(message.fds),
+                _ => {}
+            }
+        }
+        Err(Error::Vanished("waiting for hooks"))
     }
 
     /// Mounts, devices, terminal. Returns the terminal's master and whether the cgroup was joined on the way: what a cgroup
@@ -177,8 +187,11 @@ impl Init<'_> {
     /// Joins by writing 0 to each `tasks` file: the kernel moves a task that moves itself without waiting for a grace period.
     fn join_cgroup(&self) -> Result<(), Error> {
         if self.cgroup.is_some() && !self.born_in_cgroup {
-            let message = sync::expect(&self.sync, Tag::Cgroup, "waiting for its cgroup")?;
-            write_tasks(&message.fds)?;
+            let mut tasks = self.tasks.take();
+            if tasks.is_empty() {
+                tasks = sync::expect(&self.sync, Tag::Cgroup, "waiting for its cgroup")?.fds;
+            }
+            write_tasks(&tasks)?;
         }
         if self.plan.namespaces.new.contains(CloneFlags::NEWCGROUP) {
             // After joining: the namespace's root is where the process is then.
