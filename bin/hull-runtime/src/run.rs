@@ -133,7 +133,7 @@ pub(crate) fn run(store: &Store, args: &args::Run) -> anyhow::Result<u8> {
         Attached { pid, pidfd: running.pidfd.as_fd(), console: console.as_ref(), signals: &signals };
     let status = attached.wait()?;
     if !args.keep {
-        report(container.delete(true)?);
+        report(container.delete_ended(&bundle.spec, running.cgroup.as_ref())?);
     }
     Ok(status)
 }

@@ -37,7 +37,8 @@ pub(crate) fn try_read(path: &Path) -> rustix::io::Result<String> {
     loop {
         content.reserve(4096);
         match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut content)) {
-            Ok(0) => break,
+            // The kernel fills the buffer as far as whole lines fit: much room left is the end.
+            Ok(length) if length < 2048 => break,
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error),
         }

@@ -156,15 +156,20 @@ fn set_cpuset(target: &Target<'_>, cpu: &LinuxCpu) -> Result<()> {
     target.set_if("cpuset.mems", cpu.mems().as_deref().filter(|list| !list.is_empty()))
 }
 
-/// A v1 cpuset starts empty and takes no task then: give it what its nearest ancestor has.
+/// A v1 cpuset starts empty and takes no task then: give it what its nearest ancestor has. Its parent is told to do so by itself for
+/// the next one.
 pub(crate) fn initialise_cpuset(mount_point: &Path, directory: &Path) -> Result<()> {
+    if !read(&directory.join("cpuset.cpus"))?.trim().is_empty() {
+        return Ok(());
+    }
+    let Some(parent) = directory.parent().filter(|_| directory != mount_point) else { return Ok(()) };
+    initialise_cpuset(mount_point, parent)?;
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if !read(&directory.join(file))?.trim().is_empty() {
-            continue;
-        }
-        let Some(parent) = directory.parent().filter(|_| directory != mount_point) else { return Ok(()) };
-        initialise_cpuset(mount_point, parent)?;
         write(&directory.join(file), read(&parent.join(file))?.trim())?;
+    }
+    if parent != mount_point {
+        // Saves the copying next time; nothing depends on it.
+        let _ = try_write(&parent.join("cgroup.clone_children"), "1");
     }
     Ok(())
 }

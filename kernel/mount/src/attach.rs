@@ -136,6 +136,13 @@ pub fn attach(mount: impl AsFd, target: impl AsFd) -> Result<()> {
     .map_err(Error::step("attach a mount"))
 }
 
+/// Attaches a detached mount on `name` directly below an open directory that nobody else can change. Symbolic links are not
+/// followed.
+pub fn attach_at(mount: impl AsFd, directory: impl AsFd, name: &str) -> Result<()> {
+    move_mount(mount, c"", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(Error::step(format!("attach a mount on {name}")))
+}
+
 /// Attaches a detached mount over `/` of this mount namespace, without hiding it from lookups that start at the root, which
 /// stays the old one until `pivot_root`.
 pub fn attach_beneath_root(mount: impl AsFd) -> Result<()> {

@@ -8,8 +8,8 @@ mod info;
 mod options;
 
 pub use attach::{
-    Overlay, attach, attach_beneath_root, bind, change_propagation, clone_of, detach_root, new_filesystem,
-    overlay, set_attributes,
+    Overlay, attach, attach_at, attach_beneath_root, bind, change_propagation, clone_of, detach_root,
+    new_filesystem, overlay, set_attributes,
 };
 pub use hull_sys::mount::Propagation;
 pub use info::{MountInfo, mountinfo, parse_mountinfo};

@@ -57,9 +57,10 @@ pub fn read_only_self() -> Result<OwnedFd> {
     let (Some(directory), Some(name)) = (exe.parent(), exe.file_name()) else { return Err(Errno::INVAL) };
     let own = rustix::fs::stat(c"/proc/self/exe")?;
     let fs = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    // Two layers are needed when there is no upper one. They must not be the same directory; an empty one will do.
+    // Two layers are needed when there is no upper one; the second is below the first and never looked at. procfs is
+    // refused as a layer.
     rustix::mount::fsconfig_set_string(&fs, c"lowerdir+", directory)?;
-    rustix::mount::fsconfig_set_string(&fs, c"lowerdir+", c"/proc/self/fdinfo")?;
+    rustix::mount::fsconfig_set_string(&fs, c"lowerdir+", c"/dev")?;
     rustix::mount::fsconfig_create(&fs)?;
     let mount = rustix::mount::fsmount(
         &fs,
@@ -96,6 +97,21 @@ mod tests {
         let mut content = Vec::new();
         copy.read_to_end(&mut content).expect("read");
         assert_eq!(content, vec![7u8; 100_000]);
+    }
+
+    #[test]
+    fn the_overlay_of_this_program_is_this_program_and_cannot_be_written() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let file = read_only_self().expect("overlay");
+        let own = std::fs::read("/proc/self/exe").expect("read");
+        let mut seen = Vec::new();
+        std::fs::File::from(file.try_clone().expect("dup")).read_to_end(&mut seen).expect("read");
+        assert!(own == seen);
+        let again = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+        let error = std::fs::OpenOptions::new().write(true).open(again).expect_err("must not be writable");
+        assert_eq!(error.raw_os_error(), Some(libc::EROFS));
     }
 
     #[test]

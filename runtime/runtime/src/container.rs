@@ -367,17 +367,42 @@ impl Container {
                 self.await_death()?;
             }
         }
-        if let Some(cgroup) = self.cgroup()? {
+        let spec = self.spec();
+        self.clear(self.cgroup()?.as_ref())?;
+        Ok(spec.map_or_else(|_| Vec::new(), |spec| self.poststop(&spec)))
+    }
+
+    /// [`Container::delete`] for who made the container, knows it ended and still holds its parts.
+    pub fn delete_ended(&self, spec: &Spec, cgroup: Option<&Cgroup>) -> Result<Vec<Error>, Error> {
+        self.clear(cgroup)?;
+        Ok(self.poststop(spec))
+    }
+
+    fn poststop(&self, spec: &Spec) -> Vec<Error> {
+        let state = HookState::new(spec, &self.record.id, &self.record.bundle, "stopped", 0);
+        hooks::run_all(HookKind::Poststop, spec, &state)
+    }
+
+    /// Removes processes left, the cgroup, the record.
+    fn clear(&self, cgroup: Option<&Cgroup>) -> Result<(), Error> {
+        if let Some(cgroup) = cgroup {
             if !cgroup.pids()?.is_empty() {
                 cgroup.kill()?;
             }
             cgroup.remove()?;
         }
-        let spec = self.spec();
-        io_step(std::fs::remove_dir_all(&self.directory), || format!("remove {}", self.directory.display()))?;
-        let Ok(spec) = spec else { return Ok(Vec::new()) };
-        let state = HookState::new(&spec, &self.record.id, &self.record.bundle, "stopped", 0);
-        Ok(hooks::run_all(HookKind::Poststop, &spec, &state))
+        for name in ["state.json", "config.json", "start.sock"] {
+            match rustix::fs::unlink(self.directory.join(name)) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error).step(|| format!("remove {name}")),
+            }
+        }
+        match rustix::fs::rmdir(&self.directory) {
+            Ok(()) => Ok(()),
+            Err(_) => io_step(std::fs::remove_dir_all(&self.directory), || {
+                format!("remove {}", self.directory.display())
+            }),
+        }
     }
 
     fn await_death(&self) -> Result<(), Error> {

@@ -15,7 +15,7 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 const SIGKILL: i32 = 9;
-const RESET_SIGNALS: [i32; 11] = [1, 2, 3, 10, 12, 13, 15, 17, 20, 21, 22];
+const RESET_SIGNALS: [i32; 5] = [1, 2, 3, 13, 17];
 
 /// Runs a process in a running container and returns once it executes its command. The caller must have one thread; the process is
 /// its child.

@@ -122,6 +122,9 @@ pub fn run(kind: HookKind, spec: &Spec, state: &HookState<'_>) -> Result<(), Err
 
 /// Runs hooks whose failure does not matter to the container (poststart, poststop); returns what failed.
 pub fn run_all(kind: HookKind, spec: &Spec, state: &HookState<'_>) -> Vec<Error> {
+    if kind.list(spec).is_empty() {
+        return Vec::new();
+    }
     let json = state.to_json();
     kind.list(spec).iter().filter_map(|hook| run_one(kind, hook, &json).err()).collect()
 }

@@ -18,7 +18,7 @@ use std::path::Path;
 
 /// Signals whose disposition a shell or a service manager may have set to "ignore", which would last through execve; and
 /// SIGPIPE, which Rust's runtime ignores.
-const RESET_SIGNALS: [i32; 11] = [1, 2, 3, 10, 12, 13, 15, 17, 20, 21, 22];
+const RESET_SIGNALS: [i32; 5] = [1, 2, 3, 13, 17];
 const SIGKILL: i32 = 9;
 
 /// Streams of the process as the child uses them.

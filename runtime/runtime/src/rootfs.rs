@@ -172,11 +172,10 @@ impl<'a> RootFs<'a> {
     ) -> Result<(), Error> {
         let failed = || format!("make the directory of cgroup {controllers}");
         rustix::fs::mkdirat(top, controllers, Mode::from_raw_mode(0o755)).step(failed)?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let at = rustix::fs::openat(top, controllers, flags, Mode::empty()).step(failed)?;
         let tree = hull_mount::bind(directory, false)?;
         set_attributes(&tree, false, attributes, MountAttrFlags::empty())?;
-        attach(&tree, &at)?;
+        // The tmpfs is new and this process the only one in the container.
+        hull_mount::attach_at(&tree, top, controllers)?;
         if controllers.contains(',') {
             for name in controllers.split(',') {
                 rustix::fs::symlinkat(controllers, top, name).step(failed)?;
