@@ -1,3 +1,5 @@
 //! The hull command.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    hull_cli::main().into()
+}

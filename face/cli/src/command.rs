@@ -86,7 +86,7 @@ pub(crate) static TOP: &[Entry] = &[
     common("ps", &container::ls::COMMAND),
     common("pull", &image::pull::COMMAND),
     common("push", &image::push::COMMAND),
-    common("images", &image::ls::IMAGES),
+    common("images", &image::ls::COMMAND),
     common("login", &top_level::login::COMMAND),
     common("logout", &top_level::logout::COMMAND),
     common("search", &top_level::search::COMMAND),
@@ -130,8 +130,7 @@ pub(crate) static TOP: &[Entry] = &[
 ];
 
 /// Other names of commands.
-const OTHER_NAMES: &[(&str, &str)] =
-    &[("list", "ls"), ("ps", "ls"), ("remove", "rm")];
+const OTHER_NAMES: &[(&str, &str)] = &[("list", "ls"), ("ps", "ls"), ("remove", "rm")];
 
 /// Flags before the command.
 pub(crate) static GLOBAL: &[Flag] = &[
@@ -175,8 +174,9 @@ const PROGRAM: &str = "hull";
 
 /// Finds the command of an argument list and parses its flags.
 pub(crate) fn parse(arguments: &[String]) -> Result<Parsed> {
-    let globals = Matches::parse(GLOBAL, false, arguments)
-        .map_err(|error| usage_error(&error, PROGRAM, &format!("{PROGRAM} [OPTIONS] COMMAND [ARG...]"), 125))?;
+    let globals = Matches::parse(GLOBAL, false, arguments).map_err(|error| {
+        usage_error(&error, PROGRAM, &format!("{PROGRAM} [OPTIONS] COMMAND [ARG...]"), 125)
+    })?;
     if globals.on("version") {
         return Ok(Parsed::Print(format!("Hull version {}\n", env!("CARGO_PKG_VERSION"))));
     }
@@ -197,16 +197,25 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Parsed> {
         return Err(unknown_command(PROGRAM, name));
     };
     match target {
-        Target::Command(command) => parse_command(&globals, format!("{PROGRAM} {name}"), command, rest, wants_help),
+        Target::Command(command) => {
+            parse_command(&globals, format!("{PROGRAM} {name}"), command, rest, wants_help)
+        }
         Target::Group(group) => parse_group(&globals, name, group, rest, wants_help),
     }
 }
 
-fn parse_group(globals: &Matches, name: &str, group: &'static Group, rest: &[String], wants_help: bool) -> Result<Parsed> {
+fn parse_group(
+    globals: &Matches,
+    name: &str,
+    group: &'static Group,
+    rest: &[String],
+    wants_help: bool,
+) -> Result<Parsed> {
     let path = format!("{PROGRAM} {name}");
     match rest.split_first() {
         Some((word, rest)) if !word.starts_with('-') => {
-            let canonical = OTHER_NAMES.iter().find(|(other, _)| other == word).map_or(word.as_str(), |(_, name)| name);
+            let canonical =
+                OTHER_NAMES.iter().find(|(other, _)| other == word).map_or(word.as_str(), |(_, name)| name);
             match group.commands.iter().find(|command| command.name == word || command.name == canonical) {
                 Some(command) => parse_command(globals, format!("{path} {word}"), command, rest, wants_help),
                 None => Err(Failure::new(format!(
@@ -346,7 +355,10 @@ mod tests {
         for entry in TOP {
             if let Target::Group(group) = entry.target {
                 for command in group.commands {
-                    assert_eq!(command.aliases.first().copied(), Some(format!("{} {}", entry.name, command.name)).as_deref());
+                    assert_eq!(
+                        command.aliases.first().copied(),
+                        Some(format!("{} {}", entry.name, command.name)).as_deref()
+                    );
                 }
             }
         }

@@ -56,7 +56,9 @@ impl From<hull_client::Error> for Failure {
                 std::io::ErrorKind::PermissionDenied => {
                     Some("run as root, or as a member of the group that owns the socket".to_owned())
                 }
-                _ => Some("start an engine with 'hulld', or name another one with -H or DOCKER_HOST".to_owned()),
+                _ => Some(
+                    "start an engine with 'hulld', or name another one with -H or DOCKER_HOST".to_owned(),
+                ),
             };
         }
         failure

@@ -146,7 +146,11 @@ pub(crate) struct Matches {
 impl Matches {
     /// Parses arguments by a table. With `interspersed`, flags may follow arguments; otherwise the first argument
     /// ends them.
-    pub(crate) fn parse(flags: &'static [Flag], interspersed: bool, arguments: &[String]) -> Result<Self, String> {
+    pub(crate) fn parse(
+        flags: &'static [Flag],
+        interspersed: bool,
+        arguments: &[String],
+    ) -> Result<Self, String> {
         let mut parsed = Self { flags, values: Vec::new(), args: Vec::new(), help: false };
         let mut rest = arguments.iter();
         while let Some(argument) = rest.next() {
@@ -221,8 +225,9 @@ impl Matches {
     }
 
     fn add(&mut self, flag: &'static Flag, value: &str) -> Result<(), String> {
-        flag.validate(value)
-            .map_err(|reason| format!("invalid argument {value:?} for \"{}\" flag: {reason}", flag.title()))?;
+        flag.validate(value).map_err(|reason| {
+            format!("invalid argument {value:?} for \"{}\" flag: {reason}", flag.title())
+        })?;
         self.values.push((flag.alias_of.unwrap_or(flag.name), value.to_owned()));
         Ok(())
     }
@@ -234,7 +239,8 @@ impl Matches {
 
     /// The last value of a flag, or its default.
     pub(crate) fn text(&self, name: &str) -> &str {
-        let given = self.values.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
+        let given =
+            self.values.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| value.as_str());
         given.unwrap_or_else(|| {
             self.flags.iter().find(|flag| flag.name == name).map_or("", |flag| flag.default)
         })

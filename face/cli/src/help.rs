@@ -20,7 +20,12 @@ pub(crate) fn command(path: &str, command: &Command, width: usize) -> String {
 
 /// `hull container ls [OPTIONS]`.
 pub(crate) fn usage(path: &str, command: &Command) -> String {
-    command.usage.split('\n').map(|line| format!("{path} {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n\t")
+    command
+        .usage
+        .split('\n')
+        .map(|line| format!("{path} {line}").trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n\t")
 }
 
 /// Help of a management command.
@@ -36,7 +41,9 @@ pub(crate) fn group(path: &str, group: &Group) -> String {
 
 /// Help of `hull` itself.
 pub(crate) fn top(program: &str, global: &'static [Flag], width: usize) -> String {
-    let mut text = format!("Usage:  {program} [OPTIONS] COMMAND\n\nA container engine: images, containers, networks, volumes\n");
+    let mut text = format!(
+        "Usage:  {program} [OPTIONS] COMMAND\n\nA container engine: images, containers, networks, volumes\n"
+    );
     for section in SECTIONS {
         let mut rows: Vec<(&str, &str)> = TOP
             .iter()

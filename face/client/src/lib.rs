@@ -15,6 +15,7 @@ mod transport;
 pub use client::{Body, Client, Payload, Reply, Upgraded, empty, full, json, stream_body};
 pub use endpoint::{Endpoint, TlsFiles};
 pub use error::Error;
+pub use hyper::Method;
 pub use query::{Query, path_part};
 pub use stream::{Demux, JsonLines};
 pub use transport::Transport;

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use hull_docker_api::{
-    ContainerConfig, ContainerCreateRequest, Empty, HealthConfig, HostConfig, LogConfig, NetworkingConfig, PortMap,
-    PortSet, StrSlice, nat,
+    ContainerConfig, ContainerCreateRequest, Empty, HealthConfig, HostConfig, LogConfig, NetworkingConfig,
+    PortMap, PortSet, StrSlice, nat,
 };
 
 use super::{Checked, device, env, key_values, mount, network, publish};
@@ -162,7 +162,8 @@ struct Modes {
 
 impl Modes {
     fn read(m: &Matches) -> Result<Self> {
-        let [pid, uts, userns, cgroupns] = ["pid", "uts", "userns", "cgroupns"].map(|name| m.text(name).to_owned());
+        let [pid, uts, userns, cgroupns] =
+            ["pid", "uts", "userns", "cgroupns"].map(|name| m.text(name).to_owned());
         let container = pid.strip_prefix("container:").is_some_and(|name| !name.is_empty());
         if !matches!(pid.as_str(), "" | "host") && !container {
             return Err("--pid: invalid PID mode".into());
@@ -217,7 +218,9 @@ fn storage_options(m: &Matches) -> Result<BTreeMap<String, String>> {
     Ok(key_values(&options))
 }
 
-fn devices(m: &Matches) -> Result<(Vec<hull_docker_api::DeviceMapping>, Option<Vec<hull_docker_api::DeviceRequest>>)> {
+fn devices(
+    m: &Matches,
+) -> Result<(Vec<hull_docker_api::DeviceMapping>, Option<Vec<hull_docker_api::DeviceRequest>>)> {
     let (mut devices, mut cdi) = (Vec::new(), Vec::new());
     for value in m.list("device") {
         match device::mapping(value)? {

@@ -80,9 +80,11 @@ pub(crate) fn check_bps(text: &str) -> Checked {
 
 /// `/dev/sda:1mb`, bytes per second.
 pub(crate) fn bps(text: &str) -> Checked<ThrottleDevice> {
-    throttle(text, "<number>[<unit>]. Number must be a positive integer. Unit is optional and can be kb, mb, or gb", |rate| {
-        super::bytes(rate).ok().and_then(|rate| u64::try_from(rate).ok())
-    })
+    throttle(
+        text,
+        "<number>[<unit>]. Number must be a positive integer. Unit is optional and can be kb, mb, or gb",
+        |rate| super::bytes(rate).ok().and_then(|rate| u64::try_from(rate).ok()),
+    )
 }
 
 /// Check of `--device-read-iops` and `--device-write-iops`.
@@ -115,7 +117,8 @@ pub(crate) fn check_gpus(text: &str) -> Checked {
 
 /// `all`, a count, or `device=…,capabilities=…,driver=…,options=…`.
 pub(crate) fn gpus(text: &str) -> Checked<DeviceRequest> {
-    let mut request = DeviceRequest { capabilities: Some(vec![vec!["gpu".to_owned()]]), ..DeviceRequest::default() };
+    let mut request =
+        DeviceRequest { capabilities: Some(vec![vec!["gpu".to_owned()]]), ..DeviceRequest::default() };
     let mut options = BTreeMap::new();
     let mut counted = false;
     for field in super::mount::csv(text)? {

@@ -1,6 +1,7 @@
 //! Values of flags: units, addresses, lists from files. Rules and error texts are docker's.
 
 pub(crate) mod create;
+pub(crate) mod create_flags;
 pub(crate) mod device;
 pub(crate) mod env;
 pub(crate) mod mount;
@@ -114,8 +115,21 @@ pub(crate) fn nano_cpus(text: &str) -> Checked<i64> {
 /// `name=soft[:hard]`.
 pub(crate) fn ulimit(text: &str) -> Checked<hull_docker_api::Ulimit> {
     const NAMES: &[&str] = &[
-        "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-        "rttime", "sigpending", "stack",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
     ];
     let Some((name, limits)) = text.split_once('=') else {
         return Err(format!("invalid ulimit argument: {text}"));
@@ -130,7 +144,9 @@ pub(crate) fn ulimit(text: &str) -> Checked<hull_docker_api::Ulimit> {
     let (soft, hard) = match limits.split_once(':') {
         None => (number(limits)?, number(limits)?),
         Some((_, rest)) if rest.contains(':') => {
-            return Err(format!("too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"));
+            return Err(format!(
+                "too many limit value arguments - {limits}, can only have up to two, `soft[:hard]`"
+            ));
         }
         Some((soft, hard)) => (number(soft)?, number(hard)?),
     };
@@ -138,6 +154,11 @@ pub(crate) fn ulimit(text: &str) -> Checked<hull_docker_api::Ulimit> {
         return Err(format!("ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}"));
     }
     Ok(hull_docker_api::Ulimit { name: name.to_owned(), hard, soft })
+}
+
+/// Check of `--ulimit`.
+pub(crate) fn check_ulimit(text: &str) -> Checked {
+    ulimit(text).map(drop)
 }
 
 /// `no`, `always`, `unless-stopped`, `on-failure[:N]`.
@@ -155,9 +176,9 @@ pub(crate) fn restart_policy(text: &str) -> Checked<hull_docker_api::RestartPoli
     }
     policy.name = name.to_owned();
     if let Some(count) = count.filter(|count| !count.is_empty()) {
-        policy.maximum_retry_count = count
-            .parse()
-            .map_err(|_| "invalid restart policy format: maximum retry count must be an integer".to_owned())?;
+        policy.maximum_retry_count = count.parse().map_err(|_| {
+            "invalid restart policy format: maximum retry count must be an integer".to_owned()
+        })?;
     }
     Ok(policy)
 }
@@ -235,8 +256,14 @@ pub(crate) fn link(text: &str) -> Checked {
 /// Check of `--sysctl`.
 pub(crate) fn sysctl(text: &str) -> Checked {
     const NAMES: &[&str] = &[
-        "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax",
-        "kernel.shmmni", "kernel.shm_rmid_forced",
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
     ];
     let name = text.split('=').next().unwrap_or_default();
     let known = NAMES.contains(&name) || name.starts_with("net.") || name.starts_with("fs.mqueue.");
@@ -245,13 +272,10 @@ pub(crate) fn sysctl(text: &str) -> Checked {
 
 /// `key=value` texts as a map; a missing value is empty.
 pub(crate) fn key_values<S: AsRef<str>>(pairs: &[S]) -> std::collections::BTreeMap<String, String> {
-    let split = |pair: &str| pair.split_once('=').unwrap_or((pair, "")).into();
     pairs
         .iter()
-        .map(|pair| {
-            let (key, value): (&str, &str) = split(pair.as_ref());
-            (key.to_owned(), value.to_owned())
-        })
+        .map(|pair| pair.as_ref().split_once('=').unwrap_or((pair.as_ref(), "")))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect()
 }
 

@@ -111,18 +111,23 @@ fn validate(mount: &Mount) -> Checked {
         }
     }
     if mount.bind_options.as_ref().is_some_and(|bind| bind.read_only_non_recursive) && !mount.read_only {
-        return Err("option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction".to_owned());
+        return Err(
+            "option 'bind-recursive=writable' requires 'readonly' to be specified in conjunction".to_owned()
+        );
     }
     if mount.bind_options.as_ref().is_some_and(|bind| bind.read_only_force_recursive) {
         if !mount.read_only {
             return Err(
-                "option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction".to_owned()
+                "option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction"
+                    .to_owned(),
             );
         }
         if mount.bind_options.as_ref().is_some_and(|bind| bind.propagation != "rprivate") {
-            return Err("option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in \
+            return Err(
+                "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in \
                         conjunction"
-                .to_owned());
+                    .to_owned(),
+            );
         }
     }
     Ok(())
@@ -224,7 +229,12 @@ pub(crate) fn csv(text: &str) -> Checked<Vec<String>> {
             }
             '"' if quoted => quoted = false,
             '"' if field.is_empty() => quoted = true,
-            '"' => return Err(format!("parse error on line 1, column {}: bare \" in non-quoted-field", text.find('"').unwrap_or(0) + 1)),
+            '"' => {
+                return Err(format!(
+                    "parse error on line 1, column {}: bare \" in non-quoted-field",
+                    text.find('"').unwrap_or(0) + 1
+                ));
+            }
             ',' if !quoted => fields.push(String::new()),
             _ => field.push(letter),
         }
@@ -276,9 +286,14 @@ mod tests {
 
     #[test]
     fn paths_are_cleaned_as_go_does() {
-        for (path, cleaned) in
-            [("/a/../../b", "/b"), ("a//b/./c", "a/b/c"), ("../a/..", ".."), ("", "."), ("/..", "/"), ("a/..", ".")]
-        {
+        for (path, cleaned) in [
+            ("/a/../../b", "/b"),
+            ("a//b/./c", "a/b/c"),
+            ("../a/..", ".."),
+            ("", "."),
+            ("/..", "/"),
+            ("a/..", "."),
+        ] {
             assert_eq!(clean(path), cleaned, "{path}");
         }
     }

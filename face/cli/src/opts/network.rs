@@ -64,7 +64,8 @@ pub(crate) fn parse(text: &str) -> Checked<Attachment> {
 }
 
 fn user_defined(target: &str) -> bool {
-    !matches!(target, "" | "default" | "bridge" | "host" | "none" | "nat") && !target.starts_with("container:")
+    !matches!(target, "" | "default" | "bridge" | "host" | "none" | "nat")
+        && !target.starts_with("container:")
 }
 
 /// The network mode and the endpoints of `run` and `create`.
@@ -91,7 +92,7 @@ pub(crate) fn endpoints(m: &Matches) -> Result<(String, BTreeMap<String, Endpoin
     let own = networks.iter().filter(|network| user_defined(&network.target)).count();
     if own != 0 && own != networks.len() {
         return Err(
-            "conflicting options: cannot attach both user-defined and non-user-defined network-modes".into()
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes".into(),
         );
     }
     Ok((mode, endpoints))

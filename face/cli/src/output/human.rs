@@ -33,7 +33,11 @@ fn significant(value: f64, digits: usize) -> String {
     let exponent: i32 = scientific.rsplit_once('e').and_then(|(_, e)| e.parse().ok()).unwrap_or(0);
     if exponent < -4 || exponent >= digits as i32 {
         let (mantissa, _) = scientific.split_once('e').unwrap_or((&scientific, ""));
-        let mantissa = if mantissa.contains('.') { mantissa.trim_end_matches('0').trim_end_matches('.') } else { mantissa };
+        let mantissa = if mantissa.contains('.') {
+            mantissa.trim_end_matches('0').trim_end_matches('.')
+        } else {
+            mantissa
+        };
         let sign = if exponent < 0 { '-' } else { '+' };
         return format!("{mantissa}e{sign}{:02}", exponent.abs());
     }
@@ -96,7 +100,14 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (bytes, text) in [(0.0, "0B"), (999.0, "999B"), (1000.0, "1kB"), (78_123_456.0, "78.1MB"), (1_234_000.0, "1.23MB"), (999_999.0, "1e+03kB")] {
+        for (bytes, text) in [
+            (0.0, "0B"),
+            (999.0, "999B"),
+            (1000.0, "1kB"),
+            (78_123_456.0, "78.1MB"),
+            (1_234_000.0, "1.23MB"),
+            (999_999.0, "1e+03kB"),
+        ] {
             assert_eq!(size3(bytes), text);
         }
         assert_eq!(size(78_123_456.0), "78.12MB");
@@ -107,9 +118,19 @@ mod tests {
     #[test]
     fn spans() {
         for (seconds, text) in [
-            (0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"), (120, "2 minutes"),
-            (3599, "59 minutes"), (3600, "About an hour"), (7200, "2 hours"), (47 * 3600, "47 hours"),
-            (3 * 86400, "3 days"), (15 * 86400, "2 weeks"), (90 * 86400, "3 months"), (800 * 86400, "2 years"),
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (120, "2 minutes"),
+            (3599, "59 minutes"),
+            (3600, "About an hour"),
+            (7200, "2 hours"),
+            (47 * 3600, "47 hours"),
+            (3 * 86400, "3 days"),
+            (15 * 86400, "2 weeks"),
+            (90 * 86400, "3 months"),
+            (800 * 86400, "2 years"),
         ] {
             assert_eq!(duration(seconds), text, "{seconds}");
         }

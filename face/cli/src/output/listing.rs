@@ -99,17 +99,17 @@ impl<T: 'static> Listing<T> {
             .collect();
         if let Some(labels) = self.labels {
             let labels = labels(item).clone();
-            map.insert(Arc::from("Label"), label_function(move |key| labels.get(key).cloned().unwrap_or_default()));
+            map.insert(
+                Arc::from("Label"),
+                label_function(move |key| labels.get(key).cloned().unwrap_or_default()),
+            );
         }
         Value::from(map)
     }
 
     fn header_data(&self) -> Value {
-        let mut map: BTreeMap<Arc<str>, Value> = self
-            .columns
-            .iter()
-            .map(|column| (Arc::from(column.name), Value::from(column.header)))
-            .collect();
+        let mut map: BTreeMap<Arc<str>, Value> =
+            self.columns.iter().map(|column| (Arc::from(column.name), Value::from(column.header))).collect();
         let last = |key: &str| key.rsplit('.').next().unwrap_or_default().replace(['-', '_'], " ");
         map.insert(Arc::from("Label"), label_function(last));
         Value::from(map)
@@ -141,7 +141,12 @@ mod tests {
             Column { name: "ID", header: "ID", value: |item| item.id.to_owned() },
             Column { name: "Labels", header: "LABELS", value: |item| joined_labels(&item.labels) },
         ];
-        Listing { columns: COLUMNS, default: vec!["ID", "Labels"], quiet: "ID", labels: Some(|item| &item.labels) }
+        Listing {
+            columns: COLUMNS,
+            default: vec!["ID", "Labels"],
+            quiet: "ID",
+            labels: Some(|item| &item.labels),
+        }
     }
 
     fn items() -> Vec<Item> {
@@ -151,12 +156,19 @@ mod tests {
 
     #[test]
     fn forms() {
-        let render = |format: &str, quiet| listing().render(&items(), format, quiet).unwrap_or_else(|f| f.message);
+        let render =
+            |format: &str, quiet| listing().render(&items(), format, quiet).unwrap_or_else(|f| f.message);
         assert_eq!(render("", false), "ID        LABELS\naa        com.x-y=1<\nbb        \n");
         assert_eq!(render("", true), "aa\nbb\n");
-        assert_eq!(render("json", false), "{\"ID\":\"aa\",\"Labels\":\"com.x-y=1\\u003c\"}\n{\"ID\":\"bb\",\"Labels\":\"\"}\n");
+        assert_eq!(
+            render("json", false),
+            "{\"ID\":\"aa\",\"Labels\":\"com.x-y=1\\u003c\"}\n{\"ID\":\"bb\",\"Labels\":\"\"}\n"
+        );
         assert_eq!(render("{{.ID}}-{{.Label \"com.x-y\"}}", false), "aa-1<\nbb-\n");
-        assert_eq!(render("table {{.ID}}\\t{{.Label \"com.x-y\"}}", false), "ID        x y\naa        1<\nbb        \n");
+        assert_eq!(
+            render("table {{.ID}}\\t{{.Label \"com.x-y\"}}", false),
+            "ID        x y\naa        1<\nbb        \n"
+        );
         assert!(render("{{.Nope}}", false).contains("Nope"));
     }
 }

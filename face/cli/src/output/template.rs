@@ -35,7 +35,9 @@ fn functions(template: Template) -> Template {
     template
         .func("json", |args| {
             let value = args.first().map_or(serde_json::Value::Null, to_json);
-            serde_json::to_string(&value).map(|text| Value::from(go_escape(&text))).map_err(|e| exec_error(&e.to_string()))
+            serde_json::to_string(&value)
+                .map(|text| Value::from(go_escape(&text)))
+                .map_err(|e| exec_error(&e.to_string()))
         })
         .func("split", move |args| {
             let (value, separator) = (text(args.first()), text(args.get(1)));
@@ -130,7 +132,9 @@ mod tests {
             "NetworkSettings": {"Networks": {"bridge": {"IPAddress": "172.17.0.2"}}},
             "Config": {"Labels": {"com.example.a": "1"}},
         });
-        Format::parse(template).and_then(|format| format.render(&from_json(&data))).unwrap_or_else(|f| f.message)
+        Format::parse(template)
+            .and_then(|format| format.render(&from_json(&data)))
+            .unwrap_or_else(|f| f.message)
     }
 
     #[test]
@@ -144,7 +148,10 @@ mod tests {
         assert_eq!(render("{{(index .Args 1) | printf \"%q\"}}"), "\"b c\"");
         assert_eq!(render("{{if .Cmd}}yes{{else}}no{{end}} {{json .Cmd}}"), "no null");
         assert_eq!(render("{{println .Name}}{{len .Args}}"), "/web\n2");
-        assert_eq!(render("{{truncate .Name 2}}{{pad .Name 1 1}}|{{title \"ab cd\"}}{{split \"a-b\" \"-\"}}"), "/w /web |Ab Cd[a b]");
+        assert_eq!(
+            render("{{truncate .Name 2}}{{pad .Name 1 1}}|{{title \"ab cd\"}}{{split \"a-b\" \"-\"}}"),
+            "/w /web |Ab Cd[a b]"
+        );
         assert_eq!(render("{{.Args}} {{.Config}}"), "[a b c] map[Labels:map[com.example.a:1]]");
     }
 

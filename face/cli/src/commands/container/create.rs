@@ -1,0 +1,150 @@
+//! `hull create`.
+
+use std::rc::Rc;
+
+use hull_client::{Client, Error};
+use hull_docker_api::{ContainerCreateRequest, ContainerCreateResponse};
+
+use crate::command::{Args, Command, Invocation};
+use crate::commands::image::pull;
+use crate::error::{Failure, Result};
+use crate::flags::{Flag, STRING};
+use crate::opts::create_flags::{CREATE, joined};
+use crate::output;
+use crate::output::progress::Sink;
+
+pub(crate) static COMMAND: Command = Command {
+    name: "create",
+    usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+    about: "Create a new container",
+    aliases: &["container create", "create"],
+    args: Args::AtLeast(1),
+    flags: FLAGS,
+    interspersed: false,
+    run: |invocation| Box::pin(run(invocation)),
+};
+
+static FLAGS: &[Flag] = &joined::<{ CREATE.len() }, 1, { CREATE.len() + 1 }>(
+    CREATE,
+    [Flag::new(
+        STRING,
+        "pull",
+        "Pull image before creating (\"always\", \"missing\", \"never\") (default \"missing\")",
+    )
+    .default("missing")],
+);
+
+async fn run(invocation: Invocation) -> Result<u8> {
+    let created = async {
+        let request = request(&invocation)?;
+        let client = invocation.engine.client().await?;
+        create(&invocation, &client, &request).await
+    };
+    let created = created.await.map_err(|failure| with_help(&invocation, failure))?;
+    output::line(&created.id);
+    Ok(0)
+}
+
+/// The request of `run` and `create`, with the proxy variables of the configuration.
+pub(crate) fn request(invocation: &Invocation) -> Result<ContainerCreateRequest> {
+    let mut request = crate::opts::create::request(&invocation.matches)?;
+    let proxies = invocation.engine.config().proxies("default");
+    if let Some(env) = &mut request.config.env {
+        for (name, value) in proxies {
+            let set = |variable: &String| variable.split('=').next() == Some(name.as_str());
+            if !env.iter().any(set) {
+                env.push(format!("{name}={value}"));
+            }
+        }
+    }
+    Ok(request)
+}
+
+/// The engine's refusal with docker's prefix and hint; the shells' statuses for commands that cannot run.
+pub(crate) fn with_help(invocation: &Invocation, failure: Failure) -> Failure {
+    if failure.message.is_empty() {
+        return failure;
+    }
+    let status = super::run::start_status(&failure.message);
+    let command = invocation.path.split(' ').next_back().unwrap_or("run");
+    let message = format!("hull: {}\n\nRun 'hull {command} --help' for more information", failure.message);
+    Failure { message, ..failure }.with_status(status)
+}
+
+/// Creates the container, pulling its image when it is missing or `--pull=always`.
+pub(crate) async fn create(
+    invocation: &Invocation,
+    client: &Rc<Client>,
+    request: &ContainerCreateRequest,
+) -> Result<ContainerCreateResponse> {
+    let matches = &invocation.matches;
+    let (name, platform, policy) = (matches.text("name"), matches.text("platform"), matches.text("pull"));
+    if !matches!(policy, "always" | "missing" | "never") {
+        return Err(format!(
+            "invalid pull option: '{policy}': must be one of \"always\", \"missing\" or \"never\""
+        )
+        .into());
+    }
+    let mut id_file = IdFile::reserve(matches.text("cidfile"))?;
+    let image = &request.config.image;
+    let sink = if matches.on("quiet") { Sink::Nowhere } else { Sink::Stderr };
+    if policy == "always" {
+        pull::pull(invocation, client, image, platform, sink).await?;
+    }
+    let created = match client.container_create(request, name, platform).await {
+        Err(Error::Api { status: 404, message })
+            if policy == "missing" && message.contains("No such image") =>
+        {
+            if sink != Sink::Nowhere {
+                output::warn(&format!("Unable to find image '{}' locally", pull::with_tag(image)));
+            }
+            pull::pull(invocation, client, image, platform, sink).await?;
+            client.container_create(request, name, platform).await?
+        }
+        other => other?,
+    };
+    for warning in &created.warnings {
+        output::warn(&format!("WARNING: {warning}"));
+    }
+    id_file.write(&created.id)?;
+    Ok(created)
+}
+
+/// `--cidfile`: made before the container so that two runs never share one, and removed when there is no container.
+struct IdFile {
+    path: String,
+    written: bool,
+}
+
+impl IdFile {
+    fn reserve(path: &str) -> Result<Self> {
+        if !path.is_empty() {
+            if std::path::Path::new(path).exists() {
+                return Err(format!(
+                    "container ID file found, make sure the other container isn't running or delete {path}"
+                )
+                .into());
+            }
+            std::fs::File::create(path)
+                .map_err(|error| format!("failed to create the container ID file: {error}"))?;
+        }
+        Ok(Self { path: path.to_owned(), written: false })
+    }
+
+    fn write(&mut self, id: &str) -> Result<()> {
+        if !self.path.is_empty() {
+            std::fs::write(&self.path, id)
+                .map_err(|error| format!("failed to write the container ID to the file: {error}"))?;
+        }
+        self.written = true;
+        Ok(())
+    }
+}
+
+impl Drop for IdFile {
+    fn drop(&mut self) {
+        if !self.written && !self.path.is_empty() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

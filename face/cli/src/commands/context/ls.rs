@@ -1,0 +1,74 @@
+//! `hull context ls`.
+
+use crate::command::{Args, Command, Invocation};
+use crate::config::ContextMeta;
+use crate::error::Result;
+use crate::flags::{Flag, STRING};
+use crate::output;
+use crate::output::listing::{Column, Listing};
+
+pub(crate) static COMMAND: Command = Command {
+    name: "ls",
+    usage: "[OPTIONS]",
+    about: "List contexts",
+    aliases: &["context ls", "context list"],
+    args: Args::None,
+    flags: FLAGS,
+    interspersed: true,
+    run: |invocation| Box::pin(run(invocation)),
+};
+
+const FLAGS: &[Flag] = &[
+    Flag::new(
+        STRING,
+        "format",
+        "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
+    ),
+    Flag::switch("quiet", "Only show context names").short('q'),
+];
+
+async fn run(invocation: Invocation) -> Result<u8> {
+    let matches = &invocation.matches;
+    let current = invocation.engine.context_name();
+    let mut contexts = vec![super::default_context()];
+    contexts.extend(super::store(&invocation).list());
+    let rows: Vec<Row> =
+        contexts.into_iter().map(|context| Row { current: context.name == current, context }).collect();
+    output::text(&listing(matches.on("quiet")).render(&rows, matches.text("format"), matches.on("quiet"))?);
+    Ok(0)
+}
+
+struct Row {
+    current: bool,
+    context: ContextMeta,
+}
+
+fn listing(quiet: bool) -> Listing<Row> {
+    const COLUMNS: &[Column<Row>] = &[
+        Column { name: "Current", header: "CURRENT", value: |row| row.current.to_string() },
+        Column {
+            name: "Description",
+            header: "DESCRIPTION",
+            value: |row| row.context.description().to_owned(),
+        },
+        Column {
+            name: "DockerEndpoint",
+            header: "DOCKER ENDPOINT",
+            value: |row| row.context.host().to_owned(),
+        },
+        Column { name: "Error", header: "ERROR", value: |_| String::new() },
+        Column { name: "Name", header: "NAME", value: |row| row.context.name.clone() },
+        Column { name: "Marked", header: "NAME", value: marked },
+    ];
+    let quiet_column = if quiet { "Name" } else { "Marked" };
+    Listing {
+        columns: COLUMNS,
+        default: vec!["Marked", "Description", "DockerEndpoint", "Error"],
+        quiet: quiet_column,
+        labels: None,
+    }
+}
+
+fn marked(row: &Row) -> String {
+    if row.current { format!("{} *", row.context.name) } else { row.context.name.clone() }
+}

@@ -1,0 +1,43 @@
+//! `hull save`.
+
+use hull_client::{Method, Query, empty};
+
+use crate::command::{Args, Command, Invocation};
+use crate::commands::write_archive;
+use crate::error::Result;
+use crate::flags::{Flag, STRING};
+
+pub(crate) static COMMAND: Command = Command {
+    name: "save",
+    usage: "[OPTIONS] IMAGE [IMAGE...]",
+    about: "Save one or more images to a tar archive (streamed to STDOUT by default)",
+    aliases: &["image save", "save"],
+    args: Args::AtLeast(1),
+    flags: FLAGS,
+    interspersed: true,
+    run: |invocation| Box::pin(run(invocation)),
+};
+
+const FLAGS: &[Flag] = &[
+    Flag::new(STRING, "output", "Write to a file, instead of STDOUT").short('o'),
+    Flag::new(
+        STRING,
+        "platform",
+        "Save only the given platform variant. Formatted as \"os[/arch[/variant]]\" (e.g., \"linux/amd64\")",
+    ),
+];
+
+async fn run(invocation: Invocation) -> Result<u8> {
+    let output = invocation.matches.text("output");
+    if output.is_empty() && crate::terminal::stdout_is_terminal() {
+        return Err("cowardly refusing to save to a terminal. Use the -o flag or redirect".into());
+    }
+    let mut query = Query::new();
+    for name in &invocation.matches.args {
+        query = query.set("names", name);
+    }
+    let client = invocation.engine.client().await?;
+    let reply = client.send(Method::GET, "/images/get", &query, empty(), &[]).await?;
+    write_archive(reply, output).await?;
+    Ok(0)
+}

@@ -1,0 +1,135 @@
+//! `hull info`.
+
+use hull_client::Query;
+use hull_docker_api::SystemInfo;
+
+use crate::command::{Args, Command, Invocation};
+use crate::error::Result;
+use crate::flags::{Flag, STRING};
+use crate::output::{self, human, template};
+
+pub(crate) static COMMAND: Command = Command {
+    name: "info",
+    usage: "[OPTIONS]",
+    about: "Display system-wide information",
+    aliases: &["system info", "info"],
+    args: Args::None,
+    flags: FLAGS,
+    interspersed: true,
+    run: |invocation| Box::pin(run(invocation)),
+};
+
+const FLAGS: &[Flag] = &[
+    Flag::new(STRING, "format", "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates").short('f'),
+];
+
+async fn run(invocation: Invocation) -> Result<u8> {
+    let client = invocation.engine.client().await?;
+    let mut value: serde_json::Value = client.get("/info", &Query::new()).await?;
+    let format = invocation.matches.text("format");
+    if format.is_empty() {
+        let info: SystemInfo = serde_json::from_value(value)?;
+        output::text(&text(&info, &invocation.engine.context_name()));
+        info.warnings.iter().flatten().for_each(|warning| output::warn(warning));
+        return Ok(0);
+    }
+    value["ClientInfo"] = serde_json::json!({
+        "Debug": false,
+        "Version": env!("CARGO_PKG_VERSION"),
+        "Context": invocation.engine.context_name(),
+        "Plugins": [],
+        "Warnings": null,
+    });
+    match format {
+        "json" => output::line(&value.to_string()),
+        format => output::line(&template::Format::parse(format)?.render(&template::from_json(&value))?),
+    }
+    Ok(0)
+}
+
+/// Lines of `key: value`; what the engine does not tell is left out.
+struct Report(String);
+
+impl Report {
+    fn add(&mut self, key: &str, value: impl ToString) {
+        let value = value.to_string();
+        if !value.is_empty() {
+            self.0 += &format!(" {key}: {value}\n");
+        }
+    }
+}
+
+fn text(info: &SystemInfo, context: &str) -> String {
+    let mut report = Report(format!(
+        "Client:\n Version:    {}\n Context:    {context}\n Debug Mode: false\n\nServer:\n",
+        env!("CARGO_PKG_VERSION")
+    ));
+    report.add("Containers", info.containers);
+    report.add(" Running", info.containers_running);
+    report.add(" Paused", info.containers_paused);
+    report.add(" Stopped", info.containers_stopped);
+    report.add("Images", info.images);
+    report.add("Server Version", &info.server_version);
+    report.add("Storage Driver", &info.driver);
+    for [key, value] in &info.driver_status {
+        report.add(&format!(" {key}"), value);
+    }
+    report.add("Logging Driver", &info.logging_driver);
+    report.add("Cgroup Driver", &info.cgroup_driver);
+    report.add("Cgroup Version", &info.cgroup_version);
+    report.0 += " Plugins:\n";
+    let words = |list: &Option<Vec<String>>| list.as_ref().map(|list| list.join(" ")).unwrap_or_default();
+    report.add(" Volume", words(&info.plugins.volume));
+    report.add(" Network", words(&info.plugins.network));
+    report.add(" Log", words(&info.plugins.log));
+    if !info.swarm.local_node_state.is_empty() {
+        report.add("Swarm", &info.swarm.local_node_state);
+    }
+    report.add("Runtimes", info.runtimes.keys().cloned().collect::<Vec<_>>().join(" "));
+    report.add("Default Runtime", &info.default_runtime);
+    report.add("Init Binary", &info.init_binary);
+    if !info.security_options.is_empty() {
+        report.0 += " Security Options:\n";
+        for option in &info.security_options {
+            for (index, part) in option.split(',').enumerate() {
+                let (key, value) = part.split_once('=').unwrap_or(("name", part));
+                match index {
+                    0 => report.0 += &format!("  {value}\n"),
+                    _ => report.0 += &format!("   {}: {value}\n", key[..1].to_uppercase() + &key[1..]),
+                }
+            }
+        }
+    }
+    report.add("Kernel Version", &info.kernel_version);
+    report.add("Operating System", &info.operating_system);
+    report.add("OSType", &info.os_type);
+    report.add("Architecture", &info.architecture);
+    report.add("CPUs", info.n_cpu);
+    report.add("Total Memory", human::binary_size(info.mem_total as f64));
+    report.add("Name", &info.name);
+    report.add("ID", &info.id);
+    report.add("Docker Root Dir", &info.docker_root_dir);
+    report.add("Debug Mode", info.debug);
+    report.add("HTTP Proxy", &info.http_proxy);
+    report.add("HTTPS Proxy", &info.https_proxy);
+    report.add("No Proxy", &info.no_proxy);
+    if !info.labels.is_empty() {
+        report.0 += " Labels:\n";
+        info.labels.iter().for_each(|label| report.0 += &format!("  {label}\n"));
+    }
+    report.add("Experimental", info.experimental_build);
+    if let Some(registries) = &info.registry_config {
+        report.0 += " Insecure Registries:\n";
+        let insecure =
+            registries.index_configs.iter().filter(|(_, index)| !index.secure).map(|(name, _)| name);
+        insecure
+            .chain(&registries.insecure_registry_cidrs)
+            .for_each(|name| report.0 += &format!("  {name}\n"));
+        if let Some(mirrors) = registries.mirrors.as_ref().filter(|mirrors| !mirrors.is_empty()) {
+            report.0 += " Registry Mirrors:\n";
+            mirrors.iter().for_each(|mirror| report.0 += &format!("  {mirror}\n"));
+        }
+    }
+    report.add("Live Restore Enabled", info.live_restore_enabled);
+    report.0
+}

@@ -1,0 +1,88 @@
+//! `hull volume ls`.
+
+use std::collections::BTreeMap;
+
+use hull_client::Query;
+use hull_docker_api::{Volume, VolumeList};
+
+use crate::command::{Args, Command, Invocation};
+use crate::error::Result;
+use crate::flags::{FILTER, Flag, STRING};
+use crate::output::listing::{Column, Listing, joined_labels};
+use crate::output::{self, human};
+
+pub(crate) static COMMAND: Command = Command {
+    name: "ls",
+    usage: "[OPTIONS]",
+    about: "List volumes",
+    aliases: &["volume ls", "volume list"],
+    args: Args::None,
+    flags: FLAGS,
+    interspersed: true,
+    run: |invocation| Box::pin(run(invocation)),
+};
+
+const FLAGS: &[Flag] = &[
+    Flag::switch("cluster", "Display only cluster volumes, and use cluster volume list formatting"),
+    Flag::new(FILTER, "filter", "Provide filter values (e.g. \"dangling=true\")").short('f'),
+    Flag::new(
+        STRING,
+        "format",
+        "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
+    ),
+    Flag::switch("quiet", "Only display volume names").short('q'),
+];
+
+async fn run(invocation: Invocation) -> Result<u8> {
+    let matches = &invocation.matches;
+    let client = invocation.engine.client().await?;
+    let query = Query::new().filters(&matches.filters("filter"));
+    let list: VolumeList = client.get("/volumes", &query).await?;
+    let mut rows: Vec<Row> = list
+        .volumes
+        .into_iter()
+        .map(|volume| Row { labels: volume.labels.clone().unwrap_or_default(), volume })
+        .collect();
+    rows.sort_by(|a, b| a.volume.name.cmp(&b.volume.name));
+    let format = match matches.text("format") {
+        "" => invocation.engine.config().text("volumesFormat"),
+        format => format,
+    };
+    output::text(&listing().render(&rows, format, matches.on("quiet"))?);
+    list.warnings.iter().flatten().for_each(|warning| output::warn(&format!("WARNING: {warning}")));
+    Ok(0)
+}
+
+struct Row {
+    volume: Volume,
+    labels: BTreeMap<String, String>,
+}
+
+fn listing() -> Listing<Row> {
+    const COLUMNS: &[Column<Row>] = &[
+        Column { name: "Availability", header: "AVAILABILITY", value: |_| "N/A".to_owned() },
+        Column { name: "Driver", header: "DRIVER", value: |row| row.volume.driver.clone() },
+        Column { name: "Group", header: "GROUP", value: |_| "N/A".to_owned() },
+        Column { name: "Labels", header: "LABELS", value: |row| joined_labels(&row.labels) },
+        Column {
+            name: "Links",
+            header: "LINKS",
+            value: |row| usage(row, |usage| usage.ref_count.to_string()),
+        },
+        Column { name: "Mountpoint", header: "MOUNTPOINT", value: |row| row.volume.mountpoint.clone() },
+        Column { name: "Name", header: "VOLUME NAME", value: |row| row.volume.name.clone() },
+        Column { name: "Scope", header: "SCOPE", value: |row| row.volume.scope.clone() },
+        Column {
+            name: "Size",
+            header: "SIZE",
+            value: |row| usage(row, |usage| human::size(usage.size as f64)),
+        },
+        Column { name: "Status", header: "STATUS", value: |_| "N/A".to_owned() },
+    ];
+    let default = vec!["Driver", "Name"];
+    Listing { columns: COLUMNS, default, quiet: "Name", labels: Some(|row| &row.labels) }
+}
+
+fn usage(row: &Row, text: fn(&hull_docker_api::VolumeUsage) -> String) -> String {
+    row.volume.usage_data.as_ref().map_or_else(|| "N/A".to_owned(), text)
+}
