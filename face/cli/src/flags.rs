@@ -47,12 +47,6 @@ impl Flag {
         self
     }
 
-    /// Leaves the flag out of the help text.
-    pub(crate) const fn hidden(mut self) -> Self {
-        self.hidden = true;
-        self
-    }
-
     /// Another, hidden name of a flag.
     pub(crate) const fn alias(kind: Kind, name: &'static str, of: &'static str) -> Self {
         Self { alias_of: Some(of), hidden: true, ..Self::new(kind, name, "") }

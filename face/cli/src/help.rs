@@ -158,8 +158,8 @@ Options:
                         'json':             Print in JSON format
                         'TEMPLATE':         Print output using the given
                         Go template.
-                        Refer to https://docs.docker.com/go/formatting/ for
-                        more information about formatting output with
+                        Refer to https://docs.docker.com/go/formatting/
+                        for more information about formatting output with
                         templates
   -n, --last int        Show n last created containers (includes all
                         states) (default -1)

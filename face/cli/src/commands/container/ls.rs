@@ -229,7 +229,7 @@ mod tests {
         let text = listing(false).render(&rows, "", false).unwrap_or_else(|f| f.message);
         assert_eq!(
             text,
-            "CONTAINER ID   IMAGE     COMMAND                  CREATED         STATUS         PORTS     NAMES\n\
+            "CONTAINER ID   IMAGE     COMMAND                   CREATED         STATUS         PORTS     NAMES\n\
              0123456789ab   busybox   \"sh -c 'echo \\\"hello …\"   2 minutes ago   Up 2 minutes             web\n"
         );
         assert_eq!(
