@@ -23,7 +23,7 @@ impl Data {
             DATA_ARCH => self.arch,
             _ => {
                 let value = self.args[((offset - DATA_ARGS) / 8) as usize];
-                if offset % 8 == 0 { value as u32 } else { (value >> 32) as u32 }
+                if offset.is_multiple_of(8) { value as u32 } else { (value >> 32) as u32 }
             }
         }
     }
