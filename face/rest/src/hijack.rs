@@ -153,6 +153,11 @@ fn read_to_end(output: OwnedReadHalf) -> impl futures_util::Stream<Item = io::Re
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
+    use hyper::Request;
+    use hyper::service::service_fn;
+
     use super::*;
 
     #[test]
@@ -160,5 +165,68 @@ mod tests {
         assert_eq!(media_type(ApiVersion::MAX, false), "application/vnd.docker.multiplexed-stream");
         assert_eq!(media_type(ApiVersion::MAX, true), "application/vnd.docker.raw-stream");
         assert_eq!(media_type(ApiVersion::minor(41), false), "application/vnd.docker.raw-stream");
+    }
+
+    /// Serves one connection whose every request becomes a stream that sends back what it gets, in capitals.
+    async fn shouting(stream: UnixStream, tty: bool) {
+        let (_stop, shutdown) = tokio::sync::watch::channel(false);
+        let peer = Peer::of(stream.as_fd(), crate::server::Kind::Unix, shutdown).unwrap();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let wants = request.headers().contains_key(header::UPGRADE);
+            let upgrade = wants.then(|| hyper::upgrade::on(&mut request));
+            let input = Some(request.into_body());
+            let hijack = Hijack { peer: peer.clone(), upgrade, input, version: ApiVersion::MAX, tty };
+            std::future::ready(hijack.answer(shout).map_err(|_| io::Error::other("no answer")))
+        });
+        let _ = hyper::server::conn::http1::Builder::new()
+            .half_close(true)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
+            .await;
+    }
+
+    async fn shout(client: ClientStream) {
+        let socket = std::os::unix::net::UnixStream::from(client.socket);
+        let mut socket = UnixStream::from_std(socket).unwrap();
+        socket.write_all(&client.early.to_ascii_uppercase()).await.unwrap();
+        let mut chunk = [0; 64];
+        while let Ok(read @ 1..) = socket.read(&mut chunk).await {
+            socket.write_all(&chunk[..read].to_ascii_uppercase()).await.unwrap();
+        }
+    }
+
+    async fn conversation(request: &str, then: &str, tty: bool) -> String {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        tokio::spawn(shouting(server, tty));
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut start = [0; 12];
+        client.read_exact(&mut start).await.unwrap();
+        client.write_all(then.as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).await.unwrap();
+        String::from_utf8_lossy(&start).into_owned() + &rest
+    }
+
+    #[tokio::test]
+    async fn an_upgraded_connection_becomes_the_stream_with_what_was_read_too_early() {
+        let request = "POST /x HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nearly ";
+        let answer = conversation(request, "and late", false).await;
+        let (head, stream) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 101 UPGRADED\r\n"), "{head}");
+        assert!(head.contains("content-type: application/vnd.docker.multiplexed-stream"), "{head}");
+        assert!(head.contains("upgrade: tcp"), "{head}");
+        assert_eq!(stream, "EARLY AND LATE");
+    }
+
+    #[tokio::test]
+    async fn without_upgrade_the_stream_is_the_body() {
+        let request =
+            "POST /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let answer = conversation(request, "5\r\nhello\r\n0\r\n\r\n", true).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert!(head.contains("content-type: application/vnd.docker.raw-stream"), "{head}");
+        assert_eq!(body, "5\r\nHELLO\r\n0\r\n\r\n");
     }
 }

@@ -139,7 +139,7 @@ async fn connection<S>(stream: S, kind: Kind, engine: Engine, mut shutdown: watc
 where
     S: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static,
 {
-    let peer = match Peer::of(stream.as_fd(), kind) {
+    let peer = match Peer::of(stream.as_fd(), kind, shutdown.clone()) {
         Ok(peer) => peer,
         Err(error) => return tracing::warn!(%error, "cannot duplicate a client's descriptor"),
     };
@@ -191,25 +191,36 @@ pub(crate) enum Kind {
 pub(crate) struct Peer {
     descriptor: Arc<OwnedFd>,
     kind: Kind,
+    shutdown: watch::Receiver<bool>,
 }
 
 impl Peer {
-    pub(crate) fn of(stream: BorrowedFd<'_>, kind: Kind) -> io::Result<Peer> {
-        Ok(Peer { descriptor: Arc::new(stream.try_clone_to_owned()?), kind })
+    pub(crate) fn of(
+        stream: BorrowedFd<'_>,
+        kind: Kind,
+        shutdown: watch::Receiver<bool>,
+    ) -> io::Result<Peer> {
+        Ok(Peer { descriptor: Arc::new(stream.try_clone_to_owned()?), kind, shutdown })
     }
 
-    /// Resolves when the client has closed its connection. On a unix socket that is told apart from a client that
-    /// only shut down its sending side; on TCP it is not, and both end the wait, as in docker.
+    /// Resolves when the client has closed its connection, or the server stops: a stream without an end must not hold
+    /// it up. On a unix socket a client that only shut down its sending side is told apart; on TCP it is not, and both
+    /// end the wait, as in docker.
     pub(crate) fn gone(&self) -> impl Future<Output = ()> + Send + use<> {
-        let peer = self.clone();
+        let mut peer = self.clone();
         async move {
-            let closed = match peer.kind {
-                Kind::Unix => unix_closed(&peer.descriptor).await,
-                Kind::Tcp => tcp_closed(&peer.descriptor).await,
+            let closed = async {
+                match peer.kind {
+                    Kind::Unix => unix_closed(&peer.descriptor).await,
+                    Kind::Tcp => tcp_closed(&peer.descriptor).await,
+                }
             };
-            if let Err(error) = closed {
-                tracing::debug!(%error, "cannot watch for a client's leaving");
-                std::future::pending().await
+            tokio::select! {
+                () = stopped(&mut peer.shutdown) => {}
+                watched = closed => if let Err(error) = watched {
+                    tracing::debug!(%error, "cannot watch for a client's leaving");
+                    stopped(&mut peer.shutdown).await;
+                },
             }
         }
     }
