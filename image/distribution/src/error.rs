@@ -180,6 +180,11 @@ impl DistributionError {
         }
     }
 
+    /// Whether a certificate was not trusted.
+    pub(crate) fn is_certificate(&self) -> bool {
+        matches!(self, Self::Connection { cause: Connection::Certificate(_), .. })
+    }
+
     /// Whether another endpoint of the same registry (plain instead of TLS, or after a mirror) may do better.
     pub(crate) fn is_endpoint(&self) -> bool {
         !matches!(self, Self::Content(_) | Self::Read(_) | Self::Document(_))

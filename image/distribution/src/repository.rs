@@ -378,16 +378,13 @@ impl Repository {
                     last = Some(Ok(answer));
                 }
                 Ok(answer) => return Ok(answer),
+                // It does speak TLS: to go on in plain text would be a downgrade.
+                Err(e) if !endpoint.mirror && e.is_certificate() => return Err(e),
                 Err(e) if e.is_endpoint() => {
                     if matches!(e, DistributionError::Connection { .. }) {
                         endpoint.down.store(true, Ordering::Relaxed);
                     }
-                    // The plain endpoint's refusal says less than the TLS one's reason.
-                    last = Some(match last {
-                        Some(Err(first)) if endpoint.insecure && !says_more(&first) => Err(e),
-                        Some(Err(first)) if endpoint.insecure && !endpoint.mirror => Err(first),
-                        _ => Err(e),
-                    });
+                    last = Some(Err(e));
                 }
                 Err(e) => return Err(e),
             }
@@ -542,15 +539,6 @@ impl Endpoint {
 
     pub(crate) fn is_down(&self) -> bool {
         self.down.load(Ordering::Relaxed)
-    }
-}
-
-/// Errors that tell the user what to do, unlike a refused or closed connection.
-fn says_more(error: &DistributionError) -> bool {
-    use crate::error::Connection;
-    match error {
-        DistributionError::Connection { cause, .. } => matches!(cause, Connection::Certificate(_)),
-        _ => true,
     }
 }
 

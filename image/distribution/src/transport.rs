@@ -263,11 +263,12 @@ fn classify(error: &(dyn std::error::Error + 'static), uri: &Uri) -> Connection 
     Connection::Broken(last)
 }
 
+/// The TLS error in an I/O error, which may be wrapped in another (whose `source` passes over what it wraps).
 fn find_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    error.downcast_ref::<rustls::Error>().or_else(|| {
-        let inner = error.downcast_ref::<io::Error>()?.get_ref()?;
-        inner.downcast_ref::<rustls::Error>()
-    })
+    match error.downcast_ref::<io::Error>() {
+        Some(wrapper) => find_tls(wrapper.get_ref()?),
+        None => error.downcast_ref::<rustls::Error>(),
+    }
 }
 
 fn tls_cause(error: &rustls::Error) -> Connection {

@@ -83,16 +83,17 @@ impl ImageStore {
         lease.hold(&digest);
         self.content().put_as(&digest, &bytes)?;
         let config_blob = Descriptor::new(media_type::OCI_CONFIG, digest, bytes.len() as u64);
-        let (manifest, document) = self.store_manifest(config_blob, layers, lease)?;
+        let (manifest, document, _) = self.store_manifest(config_blob, layers, lease)?;
         Ok(Image::new(manifest, &document, config))
     }
 
+    /// Writes a manifest; says whether it is new.
     pub(crate) fn store_manifest(
         &self,
         config: Descriptor,
         layers: Vec<Descriptor>,
         lease: &Lease,
-    ) -> Result<(Descriptor, Manifest), ImageError> {
+    ) -> Result<(Descriptor, Manifest, bool), ImageError> {
         let manifest = Manifest {
             schema_version: 2,
             media_type: Some(media_type::OCI_MANIFEST.into()),
@@ -105,8 +106,9 @@ impl ImageStore {
         let bytes = serde_json::to_vec(&manifest).map_err(|e| ImageError::Write("image manifest", e))?;
         let digest = hull_content::sha256(&bytes);
         lease.hold(&digest);
+        let new = !self.content().contains(&digest, bytes.len() as u64);
         self.content().put_as(&digest, &bytes)?;
-        Ok((Descriptor::new(media_type::OCI_MANIFEST, digest, bytes.len() as u64), manifest))
+        Ok((Descriptor::new(media_type::OCI_MANIFEST, digest, bytes.len() as u64), manifest, new))
     }
 }
 

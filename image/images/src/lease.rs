@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use hull_model::Digest;
@@ -21,7 +21,7 @@ struct Held {
 #[derive(Debug)]
 pub struct Lease {
     leases: Arc<Leases>,
-    held: Mutex<Vec<Digest>>,
+    held: Mutex<HashSet<Digest>>,
 }
 
 impl Leases {
@@ -52,19 +52,21 @@ impl Leases {
 impl Lease {
     /// Protects this one as well, whether it is there yet or not. To be called before looking whether it is.
     pub fn hold(&self, digest: &Digest) {
-        let mut counts = self.leases.counts();
-        let held = counts.entry(digest.clone()).or_default();
-        held.shared |= held.count > 0;
-        held.count += 1;
-        drop(counts);
-        self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(digest.clone());
+        let mut own = self.held.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        // The only layer of an image is blob and chain id at once.
+        if own.insert(digest.clone()) {
+            let mut counts = self.leases.counts();
+            let held = counts.entry(digest.clone()).or_default();
+            held.shared |= held.count > 0;
+            held.count += 1;
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         let mut counts = self.leases.counts();
-        for digest in self.held.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).drain(..) {
+        for digest in self.held.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).drain() {
             if let Some(held) = counts.get_mut(&digest) {
                 held.count -= 1;
                 if held.count == 0 {

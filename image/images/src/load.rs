@@ -187,15 +187,15 @@ impl<'a> Intake<'a> {
     }
 
     /// The images of the archive, nothing unpacked yet.
-    fn images(&self, platform: Option<&Platform>) -> Result<Vec<Loaded>, ImageError> {
-        match (&self.table, &self.index) {
-            (Some(table), _) => self.docker_images(table),
+    fn images(&mut self, platform: Option<&Platform>) -> Result<Vec<Loaded>, ImageError> {
+        match (self.table.take(), &self.index) {
+            (Some(table), _) => self.docker_images(&table),
             (None, Some(index)) => self.oci_images(index, platform),
             (None, None) => Err(ArchiveError::NoImage.into()),
         }
     }
 
-    fn docker_images(&self, table: &[u8]) -> Result<Vec<Loaded>, ImageError> {
+    fn docker_images(&mut self, table: &[u8]) -> Result<Vec<Loaded>, ImageError> {
         let items: Vec<ArchiveItem> = json("manifest.json", table)?;
         if items.is_empty() {
             return Err(ArchiveError::NoImage.into());
@@ -204,7 +204,7 @@ impl<'a> Intake<'a> {
         items.iter().map(|item| self.docker_image(item, &known)).collect()
     }
 
-    fn docker_image(&self, item: &ArchiveItem, known: &[Descriptor]) -> Result<Loaded, ImageError> {
+    fn docker_image(&mut self, item: &ArchiveItem, known: &[Descriptor]) -> Result<Loaded, ImageError> {
         let (digest, size) = self.find(&item.config)?;
         let config = Descriptor::new(media_type::OCI_CONFIG, digest, size);
         let mut layers = Vec::new();
@@ -215,7 +215,11 @@ impl<'a> Intake<'a> {
         let names = item.repo_tags.iter().flatten().map(|name| reference(name)).collect::<Result<_, _>>()?;
         let manifest = match self.manifest_of(&config, &layers, known)? {
             Some(manifest) => manifest,
-            None => self.store.store_manifest(config, layers, &self.lease)?.0,
+            None => {
+                let (manifest, _, new) = self.store.store_manifest(config, layers, &self.lease)?;
+                self.added.extend(new.then(|| manifest.digest.clone()));
+                manifest
+            }
         };
         Ok(Loaded { image: self.store.describe(&manifest)?, names })
     }
