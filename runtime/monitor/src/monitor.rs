@@ -30,6 +30,10 @@ use crate::protocol::{
 use crate::session::{Buffer, Session, Source, Wanted};
 use crate::socket_path;
 
+/// How long buffers are kept without output: giving them back and faulting them in again at each pause of a busy
+/// process costs more than the copying. Shorter than any deadline matters.
+const REST_AFTER: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
 /// The parts of the configuration that are needed after the container is created.
 #[derive(Debug)]
 struct Settings {
@@ -152,11 +156,11 @@ impl<B: Backend> Monitor<B> {
     /// Waits for something to do.
     fn wait(&mut self) -> Vec<(Token, PollFlags)> {
         if self.buffer.in_use() {
-            let ready = self.poll(Some(Timespec { tv_sec: 0, tv_nsec: 0 }));
+            let ready = self.poll(Some(REST_AFTER));
             if !ready.is_empty() {
                 return ready;
             }
-            // Nothing to read right now: an idle monitor holds no large buffers.
+            // An idle monitor holds no large buffers.
             self.buffer.rest();
             self.log.rest();
         }
