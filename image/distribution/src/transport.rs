@@ -206,7 +206,7 @@ impl Resolver {
         if name == "localhost" || name.ends_with(".localhost") {
             let loopback =
                 [SocketAddr::from(([127, 0, 0, 1], 0)), SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 0))];
-            return Ok(loopback.to_vec().into_iter());
+            return Ok(Vec::from(loopback).into_iter());
         }
         let found = self.resolver()?.lookup_ip(name.as_str()).await.map_err(|e| LookupFailed {
             no_such_host: e.is_no_records_found() || e.is_nx_domain(),

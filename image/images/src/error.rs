@@ -41,9 +41,9 @@ pub enum ImageError {
         /// Familiar form.
         reference: String,
         /// As asked for.
-        wanted: Platform,
+        wanted: Box<Platform>,
         /// The image's.
-        actual: Platform,
+        actual: Box<Platform>,
     },
     /// An index within an index within an index.
     #[error("image index is nested too deeply")]

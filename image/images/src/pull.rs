@@ -337,8 +337,8 @@ fn check_platform(request: &PullRequest, image: &Image) -> Result<(), ImageError
         Some(wanted) if !image.platform.os.is_empty() && !wanted.accepts(&image.platform) => {
             Err(ImageError::WrongPlatform {
                 reference: request.reference.familiar(),
-                wanted: wanted.clone(),
-                actual: image.platform.clone(),
+                wanted: Box::new(wanted.clone()),
+                actual: Box::new(image.platform.clone()),
             })
         }
         _ => Ok(()),

@@ -30,6 +30,6 @@ pub use apply::{Applied, ApplyLimits, ApplyOptions, Whiteouts, extract};
 pub use changes::{Change, ChangeKind, changes};
 pub use decompress::{Compression, Decompressor, Start};
 pub use error::LayerError;
-pub use pack::{PackOptions, pack, pack_path};
+pub use pack::{Exclude, PackOptions, pack, pack_path};
 pub use snapshot::{Snapshot, tree_size};
 pub use store::{LayerRecord, Layers, Staged, Trash};

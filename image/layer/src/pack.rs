@@ -11,6 +11,9 @@ use crate::root::{clean, is_opaque, open_dir_in, open_in, split};
 use crate::tar::{Entry, Kind, Time, Writer};
 use crate::walk::{Node, walk};
 
+/// Whether a path (relative, no leading slash) is left out.
+pub type Exclude<'a> = &'a dyn Fn(&[u8]) -> bool;
+
 /// How to pack a tree.
 #[derive(Default)]
 pub struct PackOptions<'a> {
@@ -19,7 +22,7 @@ pub struct PackOptions<'a> {
     /// Put before every name, `""` or `"dir"`; then the root itself gets an entry as well.
     pub prefix: Vec<u8>,
     /// Paths (relative, no leading slash) left out with everything below.
-    pub exclude: Option<&'a dyn Fn(&[u8]) -> bool>,
+    pub exclude: Option<Exclude<'a>>,
 }
 
 /// Writes everything below `root` as a tar stream (with end mark) and returns the stream. Sockets are left out, as tar

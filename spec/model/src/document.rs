@@ -119,6 +119,8 @@ impl Index {
 }
 
 /// What a reference can resolve to.
+// One at a time, and soon taken apart: a box would only get in the way.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestOrIndex {
     /// One image.

@@ -168,7 +168,7 @@ impl FromStr for Platform {
         let parts: Vec<&str> = text.split('/').collect();
         let valid =
             |p: &&str| !p.is_empty() && p.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
-        if parts.len() > 3 || !parts.iter().all(|p| valid(p)) {
+        if parts.len() > 3 || !parts.iter().all(valid) {
             return Err(PlatformError::Invalid(text.into()));
         }
         match parts[..] {

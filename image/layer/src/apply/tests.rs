@@ -519,3 +519,42 @@ fn changes_as_docker_tells_them() {
     );
     assert_eq!(crate::tree_size(&root).unwrap(), 6);
 }
+
+/// The merged tree through a detached mount, which no other process sees.
+#[test]
+fn snapshots_mount() {
+    let (dir, layers) = layers();
+    let mut chain: Vec<hull_model::Digest> = Vec::new();
+    for tar in [Tar::new().file("a", "1").file("b", "1"), Tar::new().file("b", "2").file(".wh.a", "")] {
+        let staged = layers.stage(tar.bytes().as_slice(), None).unwrap();
+        let id = staged.diff_id().clone();
+        staged.commit(&id, chain.last()).unwrap();
+        chain.push(id);
+    }
+    let names = |mount: &OwnedFd| {
+        let root = open_in(mount, b"", OFlags::RDONLY | OFlags::DIRECTORY).unwrap();
+        let names = crate::walk::names(&root).unwrap();
+        names.into_iter().map(|n| String::from_utf8(n).unwrap()).collect::<Vec<_>>()
+    };
+    for (ids, want) in [(&chain[..], vec!["b"]), (&chain[..1], vec!["a", "b"]), (&[][..], vec![])] {
+        let snapshot = layers.snapshot(ids).unwrap();
+        let mount = layers.mount(&snapshot, None).unwrap();
+        assert_eq!(names(&mount), want);
+        let create = OFlags::CREATE | OFlags::WRONLY;
+        let refused = rustix::fs::openat(&mount, "c", create, Mode::from_raw_mode(0o600));
+        assert_eq!(refused.unwrap_err(), Errno::ROFS);
+    }
+    let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
+    fs::create_dir(&upper).unwrap();
+    fs::create_dir(&work).unwrap();
+    let snapshot = layers.snapshot(&chain).unwrap();
+    let mount = layers.mount(&snapshot, Some((&upper, &work))).unwrap();
+    extract(&mount, Tar::new().file("new", "x").bytes().as_slice(), &ApplyOptions::copy()).unwrap();
+    rustix::fs::unlinkat(&mount, "b", AtFlags::empty()).unwrap();
+    assert_eq!(names(&mount), ["new"]);
+    let found = changes(fs::File::open(&upper).unwrap(), &snapshot).unwrap();
+    let kinds: Vec<_> = found.iter().map(|c| (c.path.as_slice(), c.kind)).collect();
+    assert_eq!(kinds, [(&b"/b"[..], ChangeKind::Deleted), (&b"/new"[..], ChangeKind::Added)]);
+    let exported = pack(&mount, Vec::new(), &PackOptions::default()).unwrap();
+    assert!(exported.windows(3).any(|w| w == b"new"));
+}
