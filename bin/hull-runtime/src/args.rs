@@ -65,7 +65,7 @@ pub(crate) enum Command {
     /// Start a created container
     Start(Id),
     /// Run another process in a container
-    Exec(Exec),
+    Exec(Box<Exec>),
     /// Print a container's state
     State(Id),
     /// Send a signal to a container's first process

@@ -5,6 +5,9 @@ mod suite;
 use serde_json::{Value, json};
 use suite::{Bundle, runnable};
 
+/// A change of the base configuration.
+type Change = fn(&mut Value);
+
 /// What a shell prints in a container of the base configuration, changed.
 fn shell(script: &str, change: impl FnOnce(&mut Value)) -> suite::Output {
     let bundle = Bundle::new(&["/bin/sh", "-c", script], change);
@@ -488,7 +491,7 @@ fn impossible_configurations_name_their_field() {
     if !runnable() {
         return;
     }
-    let cases: [(&str, fn(&mut Value)); 16] = [
+    let cases: [(&str, Change); 16] = [
         ("ociVersion", |c| c["ociVersion"] = json!("2.0.0")),
         ("process.args", |c| c["process"]["args"] = json!([])),
         ("process.cwd", |c| c["process"]["cwd"] = json!("relative")),
@@ -530,7 +533,7 @@ fn failures_at_every_kind_of_step_leave_nothing() {
     if !runnable() {
         return;
     }
-    let cases: [(&str, fn(&mut Value)); 7] = [
+    let cases: [(&str, Change); 7] = [
         ("no such file", |c| {
             let mount = json!({ "destination": "/x", "source": "/nonexistent", "options": ["bind"] });
             c["mounts"].as_array_mut().expect("list").push(mount);

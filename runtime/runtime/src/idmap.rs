@@ -57,12 +57,12 @@ fn run_helper(program: &str, pid: i32, mappings: &[LinuxIdMapping]) -> Result<()
 pub(crate) fn namespace(uids: &[LinuxIdMapping], gids: &[LinuxIdMapping]) -> Result<OwnedFd, Error> {
     let step = || "make a user namespace for an idmapped mount".to_owned();
     match clone3(CloneArgs { flags: CloneFlags::NEWUSER, cgroup: None }).step(step)? {
-        Forked::Child => loop {
-            // Killed by the caller; if that is gone, by this.
+        Forked::Child => {
+            // Killed by the caller; if that is gone, by this or by the time.
             let _ = hull_sys::prctl::set_parent_death_signal(9);
             std::thread::sleep(std::time::Duration::from_secs(60));
-            hull_sys::process::exit_now(0);
-        },
+            hull_sys::process::exit_now(0)
+        }
         Forked::Parent { pid, pidfd } => {
             let open = || {
                 write_mappings(pid, uids, gids)?;

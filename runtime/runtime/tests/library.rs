@@ -16,7 +16,8 @@ fn main() {
         println!("library: skipped: needs root and /bin/busybox (Debian package busybox-static)");
         return;
     }
-    let tests: [(&str, fn(&Fixture)); 8] = [
+    type Test = fn(&Fixture);
+    let tests: [(&str, Test); 8] = [
         ("streams_and_overlay_are_the_containers", streams_and_overlay_are_the_containers),
         ("errors_have_their_kind", errors_have_their_kind),
         ("a_failed_execve_is_told_by_start", a_failed_execve_is_told_by_start),
