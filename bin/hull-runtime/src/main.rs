@@ -14,7 +14,15 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Before any parsing of options: the monitor is started for every container of an engine.
+    // Before any parsing of options: inside containers this program has other names, and the monitor is started for
+    // every container of an engine.
+    let name = std::env::args_os().next();
+    if hull_hello::is_asked_for(name.as_deref()) {
+        return hello();
+    }
+    if hull_init::is_asked_for(name.as_deref()) {
+        return init();
+    }
     if std::env::args_os().nth(1).is_some_and(|first| first == "monitor") {
         return monitor();
     }
@@ -27,6 +35,28 @@ fn main() -> ExitCode {
             ExitCode::from(if matches!(cli.command, Command::Exec(_)) { 255 } else { 1 })
         }
     }
+}
+
+/// The program of the image `hello`.
+fn hello() -> ExitCode {
+    match hull_hello::report(&mut std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Process 1 of a container with `--init`: `docker-init -- COMMAND [ARG…]`.
+fn init() -> ExitCode {
+    let mut command: Vec<_> = std::env::args_os().skip(1).collect();
+    if command.first().is_some_and(|first| first == "--") {
+        command.remove(0);
+    }
+    let status = hull_init::run(&command).unwrap_or_else(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        eprintln!("{}: {error}{cause}", hull_init::PROGRAM);
+        error.status()
+    });
+    ExitCode::from(u8::try_from(status).unwrap_or(1))
 }
 
 /// The container monitor: `hull-runtime monitor --config <file>`.

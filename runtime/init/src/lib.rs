@@ -8,12 +8,21 @@ use std::ffi::OsString;
 use std::io::{PipeWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 
 use hull_sys::process::{self, CloneArgs, Forked};
 use hull_sys::signal;
 use rustix::event::PollFd;
 use rustix::process::{Pid, WaitOptions};
+
+/// The name under which `hull-runtime` is this init (the last part of argument 0), docker's name for it.
+pub const PROGRAM: &str = "docker-init";
+
+/// Whether argument 0 of this process asks for the init.
+pub fn is_asked_for(argument_0: Option<&std::ffi::OsStr>) -> bool {
+    argument_0.and_then(|name| Path::new(name).file_name()).is_some_and(|name| name == PROGRAM)
+}
 
 /// Why the command could not be run.
 #[derive(Debug, thiserror::Error)]

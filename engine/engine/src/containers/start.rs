@@ -350,17 +350,16 @@ fn build_spec(
         cgroup: engine.cgroup_path(def),
         shared,
         name_files: names,
-        init: init_executable(engine, def)?,
+        init: init_executable(engine, def),
         ulimits: default_ulimits(engine),
     };
     spec::build(inputs)
 }
 
-fn init_executable(engine: &Engine, def: &Definition) -> Result<Option<PathBuf>> {
-    if !def.host.init.unwrap_or(engine.config().init) {
-        return Ok(None);
-    }
-    Err(Error::not_implemented("--init"))
+/// The runtime's own program is the init too. It is mounted read-only from its file: the sealed copy in memory, being on no
+/// mount, cannot be.
+fn init_executable(engine: &Engine, def: &Definition) -> Option<PathBuf> {
+    def.host.init.unwrap_or(engine.config().init).then(|| engine.config().runtime.clone())
 }
 
 fn default_ulimits(engine: &Engine) -> Vec<hull_docker_api::Ulimit> {
