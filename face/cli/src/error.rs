@@ -89,9 +89,30 @@ impl From<serde_json::Error> for Failure {
     }
 }
 
-/// Runs an operation on each of several objects as docker does: successes are printed as they come, failures
-/// after, and one failure makes the whole command fail.
-pub(crate) async fn for_each<F>(names: &[String], mut action: impl FnMut(String) -> F) -> Result<u8>
+/// How many objects are worked on at the same time.
+const PARALLEL: usize = 50;
+
+/// Runs an operation on each of several objects, side by side, as docker does: successes are printed in the order of
+/// the names, failures after them, and one failure makes the whole command fail.
+pub(crate) async fn for_each<F>(names: &[String], action: impl FnMut(String) -> F) -> Result<u8>
+where
+    F: Future<Output = Result<Option<String>>>,
+{
+    use futures_util::StreamExt;
+    let mut results = futures_util::stream::iter(names.iter().cloned()).map(action).buffered(PARALLEL);
+    let mut failures: Vec<Failure> = Vec::new();
+    while let Some(result) = results.next().await {
+        match result {
+            Ok(Some(text)) => crate::output::line(&text),
+            Ok(None) => {}
+            Err(failure) => failures.push(failure),
+        }
+    }
+    all_failures(failures)
+}
+
+/// [`for_each`] one after another, for operations whose order matters.
+pub(crate) async fn for_each_in_order<F>(names: &[String], mut action: impl FnMut(String) -> F) -> Result<u8>
 where
     F: Future<Output = Result<Option<String>>>,
 {
@@ -103,6 +124,10 @@ where
             Err(failure) => failures.push(failure),
         }
     }
+    all_failures(failures)
+}
+
+fn all_failures(failures: Vec<Failure>) -> Result<u8> {
     let Some(hint) = failures.first().map(|first| first.hint.clone()) else {
         return Ok(0);
     };

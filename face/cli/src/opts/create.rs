@@ -1,6 +1,6 @@
 //! The flags of `run` and `create` as a request.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hull_docker_api::{
     ContainerConfig, ContainerCreateRequest, Empty, HealthConfig, HostConfig, LogConfig, NetworkingConfig,
@@ -46,7 +46,8 @@ fn config(m: &Matches, exposed: PortSet, volumes: BTreeMap<String, Empty>) -> Re
         exposed_ports: exposed,
         tty: m.on("tty"),
         open_stdin: m.on("interactive"),
-        env: Some(env::variables(&m.list("env-file"), &m.list("env"))?),
+        env: Some(env::variables(&m.list("env-file"), &m.list("env"))?)
+            .filter(|variables| !variables.is_empty()),
         cmd: (!command.is_empty()).then(|| StrSlice(command)),
         healthcheck: health(m)?,
         image: m.args.first().cloned().unwrap_or_default(),
@@ -64,12 +65,12 @@ fn host_config(m: &Matches, binds: Vec<String>, published: PortMap) -> Result<Ho
     let modes = Modes::read(m)?;
     let (security_opt, unconfined_paths) = security_options(&m.list("security-opt"))?;
     let (devices, device_requests) = devices(m)?;
+    let (cap_add, cap_drop) = capabilities(&m.list("cap-add"), &m.list("cap-drop"));
     let swappiness = m.int("memory-swappiness");
     if swappiness != -1 && !(0..=100).contains(&swappiness) {
         return Err(format!("invalid value: {swappiness}. Valid memory swappiness range is 0-100").into());
     }
     let list = |name: &str| Some(m.strings(name)).filter(|values| !values.is_empty());
-    let parsed = |values: Vec<&str>| values.into_iter().map(super::ulimit).collect::<Checked<Vec<_>>>();
     let throttles = |name: &str, parse: fn(&str) -> Checked<_>| {
         m.list(name).into_iter().map(parse).collect::<Checked<Vec<_>>>().map(Some)
     };
@@ -83,8 +84,8 @@ fn host_config(m: &Matches, binds: Vec<String>, published: PortMap) -> Result<Ho
         volume_driver: m.text("volume-driver").to_owned(),
         volumes_from: list("volumes-from"),
         annotations: key_values(&m.list("annotation")),
-        cap_add: list("cap-add").map(StrSlice),
-        cap_drop: list("cap-drop").map(StrSlice),
+        cap_add,
+        cap_drop,
         cgroupns_mode: modes.cgroupns,
         dns: Some(m.strings("dns")),
         dns_options: Some(m.strings("dns-option")),
@@ -139,7 +140,7 @@ fn host_config(m: &Matches, binds: Vec<String>, published: PortMap) -> Result<Ho
         memory_swappiness: Some(swappiness),
         oom_kill_disable: Some(m.on("oom-kill-disable")),
         pids_limit: Some(m.int("pids-limit")),
-        ulimits: Some(parsed(m.list("ulimit"))?),
+        ulimits: Some(ulimits(&m.list("ulimit"))?),
         cpu_count: m.int("cpu-count"),
         cpu_percent: m.int("cpu-percent"),
         io_maximum_iops: u64::try_from(m.int("io-maxiops")).unwrap_or_default(),
@@ -150,6 +151,29 @@ fn host_config(m: &Matches, binds: Vec<String>, published: PortMap) -> Result<Ho
         init: m.is_set("init").then(|| m.on("init")),
         ..HostConfig::default()
     })
+}
+
+/// Limits by name; the last one of a name counts.
+fn ulimits(values: &[&str]) -> Checked<Vec<hull_docker_api::Ulimit>> {
+    let limits = values.iter().map(|value| super::ulimit(value)).collect::<Checked<Vec<_>>>()?;
+    let by_name: BTreeMap<String, _> = limits.into_iter().map(|limit| (limit.name.clone(), limit)).collect();
+    Ok(by_name.into_values().collect())
+}
+
+/// Capabilities to add and drop by their full names, sorted; `ALL` stands for every one, and adding wins.
+fn capabilities(add: &[&str], drop: &[&str]) -> (Option<StrSlice>, Option<StrSlice>) {
+    let names = |values: &[&str]| -> BTreeSet<String> {
+        let full = |value: &&str| match value.trim().to_uppercase() {
+            name if name == "ALL" || name.starts_with("CAP_") => name,
+            name => format!("CAP_{name}"),
+        };
+        let names: BTreeSet<String> = values.iter().map(full).collect();
+        if names.contains("ALL") { BTreeSet::from(["ALL".to_owned()]) } else { names }
+    };
+    let (add, drop) = (names(add), names(drop));
+    let list = |names: Vec<String>| (!names.is_empty()).then_some(StrSlice(names));
+    let drop = drop.difference(&add).cloned().collect();
+    (list(add.into_iter().collect()), list(drop))
 }
 
 /// Namespace modes that the client checks.
@@ -301,4 +325,88 @@ fn health(m: &Matches) -> Result<Option<HealthConfig>> {
         start_interval,
         retries,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::container::run::COMMAND;
+
+    fn parse(line: &str) -> Result<serde_json::Value> {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let matches = Matches::parse(COMMAND.flags, false, &words).map_err(crate::error::Failure::new)?;
+        Ok(serde_json::to_value(request(&matches)?)?)
+    }
+
+    fn fail(line: &str) -> String {
+        parse(line).err().map(|failure| failure.message).unwrap_or_default()
+    }
+
+    /// What docker 28.2 sends for the same flags.
+    #[test]
+    fn requests_are_dockers() {
+        let request = parse("busybox").unwrap();
+        let expected: serde_json::Value = serde_json::from_str(include_str!("create_default.json")).unwrap();
+        assert_eq!(request, expected);
+        let request =
+            parse("-it -m 1g --cpus 1.5 --cap-add net_admin --cap-drop ALL --ulimit nofile=1:2 a sh -c x")
+                .unwrap();
+        assert_eq!(request["Cmd"], serde_json::json!(["sh", "-c", "x"]));
+        assert_eq!(
+            (&request["Tty"], &request["OpenStdin"], &request["StdinOnce"]),
+            (&true.into(), &true.into(), &true.into())
+        );
+        let host = &request["HostConfig"];
+        assert_eq!((&host["Memory"], &host["NanoCpus"]), (&(1u64 << 30).into(), &1_500_000_000u64.into()));
+        assert_eq!(
+            (&host["CapAdd"], &host["CapDrop"]),
+            (&serde_json::json!(["CAP_NET_ADMIN"]), &serde_json::json!(["ALL"]))
+        );
+    }
+
+    #[test]
+    fn networks_and_ports() {
+        let request = parse("-p 8080:80 --expose 53/udp --network name=n,alias=x --network m a").unwrap();
+        assert_eq!(request["ExposedPorts"], serde_json::json!({"53/udp": {}, "80/tcp": {}}));
+        let host = &request["HostConfig"];
+        assert_eq!(host["PortBindings"], serde_json::json!({"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}));
+        assert_eq!(host["NetworkMode"], "n");
+        let endpoints = &request["NetworkingConfig"]["EndpointsConfig"];
+        assert_eq!(endpoints["n"]["Aliases"], serde_json::json!(["x"]));
+        assert!(endpoints["m"].is_object());
+        // One network without options is left to the engine, as docker does.
+        assert_eq!(
+            parse("--net host a").unwrap()["NetworkingConfig"]["EndpointsConfig"],
+            serde_json::json!({})
+        );
+    }
+
+    #[test]
+    fn refusals_are_dockers() {
+        assert_eq!(
+            fail("--restart always --rm a"),
+            "conflicting options: cannot specify both --restart and --rm"
+        );
+        assert_eq!(fail("--pid foo a"), "--pid: invalid PID mode");
+        assert_eq!(
+            fail("--memory-swappiness 101 a"),
+            "invalid value: 101. Valid memory swappiness range is 0-100"
+        );
+        assert_eq!(fail("--security-opt x a"), "Invalid --security-opt: \"x\"");
+        assert_eq!(
+            fail("--no-healthcheck --health-cmd x a"),
+            "--no-healthcheck conflicts with --health-* options"
+        );
+        assert_eq!(fail("--health-interval -3s a"), "--health-interval cannot be negative");
+        assert_eq!(fail("-v /a:/b:/c:/d x"), "invalid spec: /a:/b:/c:/d: too many colons");
+        assert_eq!(fail("-p a:b:c:d x"), "invalid IP address: a:b");
+        assert_eq!(
+            fail("--network host --network foo a"),
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
+        );
+        assert_eq!(
+            fail("-e = a"),
+            "invalid argument \"=\" for \"-e, --env\" flag: invalid environment variable: ="
+        );
+    }
 }

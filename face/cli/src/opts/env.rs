@@ -69,7 +69,8 @@ fn parse_file(file: &str, content: &str, lookup: Option<Lookup<'_>>) -> Result<V
         match (value, lookup) {
             (Some(value), _) => lines.push(format!("{name}={value}")),
             (None, Some(lookup)) => lines.extend(lookup(name).map(|value| format!("{name}={value}"))),
-            (None, None) => lines.push(name.to_owned()),
+            // As docker: a label file has no use for a name alone.
+            (None, None) => {}
         }
     }
     Ok(lines)

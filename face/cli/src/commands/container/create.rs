@@ -49,12 +49,11 @@ async fn run(invocation: Invocation) -> Result<u8> {
 pub(crate) fn request(invocation: &Invocation) -> Result<ContainerCreateRequest> {
     let mut request = crate::opts::create::request(&invocation.matches)?;
     let proxies = invocation.engine.config().proxies("default");
-    if let Some(env) = &mut request.config.env {
-        for (name, value) in proxies {
-            let set = |variable: &String| variable.split('=').next() == Some(name.as_str());
-            if !env.iter().any(set) {
-                env.push(format!("{name}={value}"));
-            }
+    for (name, value) in proxies {
+        let env = request.config.env.get_or_insert_default();
+        let set = |variable: &String| variable.split('=').next() == Some(name.as_str());
+        if !env.iter().any(set) {
+            env.push(format!("{name}={value}"));
         }
     }
     Ok(request)
@@ -85,8 +84,13 @@ pub(crate) async fn create(
         )
         .into());
     }
-    let mut id_file = IdFile::reserve(matches.text("cidfile"))?;
     let image = &request.config.image;
+    match image.parse::<hull_model::Reference>() {
+        // The id of an image is no reference, but names one here.
+        Ok(_) | Err(hull_model::ReferenceError::IsId(_)) => {}
+        Err(error) => return Err(Failure::new(error.to_string())),
+    }
+    let mut id_file = IdFile::reserve(matches.text("cidfile"))?;
     let sink = if matches.on("quiet") { Sink::Nowhere } else { Sink::Stderr };
     if policy == "always" {
         pull::pull(invocation, client, image, platform, sink).await?;
@@ -125,8 +129,10 @@ impl IdFile {
                 )
                 .into());
             }
-            std::fs::File::create(path)
-                .map_err(|error| format!("failed to create the container ID file: {error}"))?;
+            std::fs::File::create(path).map_err(|error| {
+                let reason = crate::opts::env::io_reason(&error);
+                format!("failed to create the container ID file: open {path}: {reason}")
+            })?;
         }
         Ok(Self { path: path.to_owned(), written: false })
     }

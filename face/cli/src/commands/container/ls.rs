@@ -46,11 +46,11 @@ async fn run(invocation: Invocation) -> Result<u8> {
         format => format,
     };
     let limit = if matches.on("latest") { 1 } else { matches.int("last") };
-    let mut query = Query::new().flag("all", matches.on("all") || limit > 0);
+    let mut query = Query::new().flag("all", matches.on("all"));
     if limit > 0 {
         query = query.set("limit", limit.to_string());
     }
-    query = query.flag("size", size || (!quiet && format.contains(".Size")));
+    query = query.flag("size", size || (!quiet && (format.contains(".Size") || format.contains("json ."))));
     query = query.filters(&matches.filters("filter"));
     let client = invocation.engine.client().await?;
     let containers = client.container_list(&query).await?;
@@ -165,9 +165,7 @@ pub(crate) fn ports(ports: &[Port]) -> String {
             continue;
         }
         match groups.iter_mut().find(|(ip, kind, _, _)| *ip == port.ip && *kind == port.kind) {
-            Some(group) if port.private_port == group.3 + 1 || port.private_port == group.3 => {
-                group.3 = port.private_port
-            }
+            Some(group) if port.private_port == group.3.saturating_add(1) => group.3 = port.private_port,
             Some(group) => {
                 ranges.push(range(group));
                 (group.2, group.3) = (port.private_port, port.private_port);
@@ -175,7 +173,6 @@ pub(crate) fn ports(ports: &[Port]) -> String {
             None => groups.push((port.ip.clone(), port.kind.clone(), port.private_port, port.private_port)),
         }
     }
-    groups.sort();
     ranges.extend(groups.iter().map(range));
     ranges.extend(single);
     ranges.join(", ")

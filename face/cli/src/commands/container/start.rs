@@ -4,7 +4,7 @@ use hull_client::Query;
 use hull_docker_api::ContainerWait;
 
 use crate::command::{Args, Command, Invocation};
-use crate::error::{Failure, Result, for_each};
+use crate::error::{Failure, Result, for_each_in_order};
 use crate::flags::{Flag, STRING};
 use crate::signals;
 use crate::streams::{Ended, Join, join};
@@ -36,7 +36,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
     }
     let client = invocation.engine.client().await?;
     let query = checkpoint(&invocation);
-    let result = for_each(&matches.args, |name| {
+    let result = for_each_in_order(&matches.args, |name| {
         let (client, query) = (client.clone(), query.clone());
         async move {
             client.container_action(&name, "start", &query).await?;

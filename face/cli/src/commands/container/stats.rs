@@ -132,15 +132,18 @@ fn listing() -> Listing<Row> {
         Column { name: "ID", header: "CONTAINER ID", value: id },
         Column { name: "MemPerc", header: "MEM %", value: memory_percent },
         Column { name: "MemUsage", header: "MEM USAGE / LIMIT", value: memory },
-        Column {
-            name: "Name",
-            header: "NAME",
-            value: |row| row.stats.name.trim_start_matches('/').to_owned(),
-        },
+        Column { name: "Name", header: "NAME", value: name },
         Column { name: "NetIO", header: "NET I/O", value: net_io },
         Column { name: "PIDs", header: "PIDS", value: |row| row.stats.pids_stats.current.to_string() },
     ];
     Listing { columns: COLUMNS, default: DEFAULT.to_vec(), quiet: "ID", labels: None }
+}
+
+fn name(row: &Row) -> String {
+    match row.stats.name.trim_start_matches('/') {
+        "" => "--".to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 fn id(row: &Row) -> String {

@@ -4,7 +4,7 @@ use hull_client::{Query, path_part};
 use hull_docker_api::{ContainerUpdateRequest, ContainerUpdateResponse};
 
 use crate::command::{Args, Command, Invocation};
-use crate::error::{Result, for_each};
+use crate::error::{Result, for_each_in_order};
 use crate::flags::{BYTES, DECIMAL, Flag, INT, STRING, UINT16};
 use crate::output;
 
@@ -63,7 +63,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
         ..ContainerUpdateRequest::default()
     };
     let client = invocation.engine.client().await?;
-    for_each(&matches.args, |name| {
+    for_each_in_order(&matches.args, |name| {
         let (client, request) = (client.clone(), request.clone());
         async move {
             let path = format!("/containers/{}/update", path_part(&name));

@@ -3,7 +3,7 @@
 use hull_docker_api::ContainerWait;
 
 use crate::command::{Args, Command, Invocation};
-use crate::error::{Failure, Result, for_each};
+use crate::error::{Failure, Result, for_each_in_order};
 
 pub(crate) static COMMAND: Command = Command {
     name: "wait",
@@ -18,7 +18,7 @@ pub(crate) static COMMAND: Command = Command {
 
 async fn run(invocation: Invocation) -> Result<u8> {
     let client = invocation.engine.client().await?;
-    for_each(&invocation.matches.args, |name| {
+    for_each_in_order(&invocation.matches.args, |name| {
         let client = client.clone();
         async move {
             let reply = client.container_wait(&name, "").await?;

@@ -35,6 +35,12 @@ async fn run(invocation: Invocation) -> Result<u8> {
     let rows: Vec<Row> =
         contexts.into_iter().map(|context| Row { current: context.name == current, context }).collect();
     output::text(&listing(matches.on("quiet")).render(&rows, matches.text("format"), matches.on("quiet"))?);
+    if std::env::var_os("DOCKER_HOST").is_some_and(|host| !host.is_empty()) {
+        output::warn(
+            "Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the \
+             global --context flag, or unset DOCKER_HOST environment variable.",
+        );
+    }
     Ok(0)
 }
 

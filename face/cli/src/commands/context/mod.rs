@@ -35,7 +35,9 @@ fn default_context() -> ContextMeta {
     let endpoint = ContextEndpoint { host, skip_tls_verify: false };
     ContextMeta {
         name: "default".to_owned(),
-        metadata: serde_json::Map::new(),
+        metadata: [("Description".to_owned(), "Current DOCKER_HOST based configuration".into())]
+            .into_iter()
+            .collect(),
         endpoints: [("docker".to_owned(), endpoint)].into(),
     }
 }

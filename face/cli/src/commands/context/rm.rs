@@ -1,7 +1,7 @@
 //! `hull context rm`.
 
 use crate::command::{Args, Command, Invocation};
-use crate::error::{Failure, Result, for_each};
+use crate::error::{Failure, Result, for_each_in_order};
 use crate::flags::Flag;
 
 pub(crate) static COMMAND: Command = Command {
@@ -20,7 +20,7 @@ const FLAGS: &[Flag] = &[Flag::switch("force", "Force the removal of a context i
 async fn run(invocation: Invocation) -> Result<u8> {
     let (store, force) = (super::store(&invocation), invocation.matches.on("force"));
     let current = invocation.engine.context_name();
-    for_each(&invocation.matches.args, |name| {
+    for_each_in_order(&invocation.matches.args, |name| {
         let removed = remove(&invocation, &store, &name, &current, force);
         async move { removed.map(|()| Some(name)) }
     })

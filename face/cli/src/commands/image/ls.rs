@@ -140,7 +140,7 @@ const COLUMNS: &[Column<Row>] = &[
     Column { name: "Size", header: "SIZE", value: |row| human::size3(row.size as f64) },
     Column { name: "Tag", header: "TAG", value: |row| row.tag.clone() },
     Column { name: "UniqueSize", header: "UNIQUE SIZE", value: unique },
-    Column { name: "VirtualSize", header: "SIZE", value: |row| human::size3(row.size as f64) },
+    Column { name: "VirtualSize", header: "SIZE", value: |row| human::size(row.size as f64) },
 ];
 
 fn created(row: &Row) -> String {

@@ -4,7 +4,7 @@ use hull_client::{Query, path_part};
 use hull_docker_api::ImageDeleted;
 
 use crate::command::{Args, Command, Invocation};
-use crate::error::{Failure, Result, for_each};
+use crate::error::{Failure, Result, for_each_in_order};
 use crate::flags::{Flag, STRINGS};
 use crate::output;
 
@@ -37,7 +37,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
         query = query.set("platforms", platform);
     }
     let client = invocation.engine.client().await?;
-    for_each(&matches.args, |name| {
+    for_each_in_order(&matches.args, |name| {
         let (client, query) = (client.clone(), query.clone());
         async move {
             match client.delete(&format!("/images/{}", path_part(&name)), &query).await {

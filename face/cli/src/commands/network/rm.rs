@@ -3,7 +3,7 @@
 use hull_client::{Query, path_part};
 
 use crate::command::{Args, Command, Invocation};
-use crate::error::{Result, for_each};
+use crate::error::{Result, for_each_in_order};
 use crate::flags::Flag;
 
 pub(crate) static COMMAND: Command = Command {
@@ -22,7 +22,7 @@ const FLAGS: &[Flag] = &[Flag::switch("force", "Do not error if the network does
 async fn run(invocation: Invocation) -> Result<u8> {
     let force = invocation.matches.on("force");
     let client = invocation.engine.client().await?;
-    for_each(&invocation.matches.args, |name| {
+    for_each_in_order(&invocation.matches.args, |name| {
         let client = client.clone();
         async move {
             match client.delete(&format!("/networks/{}", path_part(&name)), &Query::new()).await {

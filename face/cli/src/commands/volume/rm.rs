@@ -3,7 +3,7 @@
 use hull_client::{Query, path_part};
 
 use crate::command::{Args, Command, Invocation};
-use crate::error::{Result, for_each};
+use crate::error::{Result, for_each_in_order};
 use crate::flags::Flag;
 
 pub(crate) static COMMAND: Command = Command {
@@ -22,7 +22,7 @@ const FLAGS: &[Flag] = &[Flag::switch("force", "Force the removal of one or more
 async fn run(invocation: Invocation) -> Result<u8> {
     let query = Query::new().flag("force", invocation.matches.on("force"));
     let client = invocation.engine.client().await?;
-    for_each(&invocation.matches.args, |name| {
+    for_each_in_order(&invocation.matches.args, |name| {
         let (client, query) = (client.clone(), query.clone());
         async move {
             client.delete(&format!("/volumes/{}", path_part(&name)), &query).await?;
