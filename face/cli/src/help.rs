@@ -31,7 +31,7 @@ pub(crate) fn usage(path: &str, command: &Command) -> String {
 /// Help of a management command.
 pub(crate) fn group(path: &str, group: &Group) -> String {
     let rows: Vec<(&str, &str)> =
-        group.commands.iter().map(|command| (command.name, command.about)).collect();
+        group.commands.iter().map(|command| (command.name, first_sentence(command.about))).collect();
     format!(
         "Usage:  {path} COMMAND\n\n{}\n\nCommands:\n{}\nRun '{path} COMMAND --help' for more information on a command.\n",
         group.about,
@@ -48,7 +48,7 @@ pub(crate) fn top(program: &str, global: &'static [Flag], width: usize) -> Strin
         let mut rows: Vec<(&str, &str)> = TOP
             .iter()
             .filter(|entry| entry.section == *section)
-            .map(|entry| (entry.name, entry.about()))
+            .map(|entry| (entry.name, first_sentence(entry.about())))
             .collect();
         if *section != "Common Commands" {
             rows.sort_by_key(|row| row.0);
@@ -58,6 +58,13 @@ pub(crate) fn top(program: &str, global: &'static [Flag], width: usize) -> Strin
     text += &format!("\nGlobal Options:\n{}", flags(global, width));
     text += &format!("\nRun '{program} COMMAND --help' for more information on a command.\n");
     text
+}
+
+/// What a list of commands says about one whose own help says more.
+fn first_sentence(about: &str) -> &str {
+    let end = about.find(". ").or_else(|| about.find(".\n")).unwrap_or(about.len());
+    let sentence = about[..end].lines().next().unwrap_or_default();
+    sentence.trim_end_matches('.')
 }
 
 fn commands(rows: &[(&str, &str)]) -> String {

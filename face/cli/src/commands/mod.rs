@@ -13,8 +13,11 @@ use std::io::Write;
 use hull_client::Reply;
 use hull_docker_api::Filters;
 
+use hull_model::Platform;
+
 use crate::command::Invocation;
 use crate::error::{Failure, Result};
+use crate::flags::Matches;
 use crate::output;
 
 /// Writes an archive to a file, or to standard output when the path is empty. The file appears when it is whole.
@@ -79,15 +82,46 @@ fn read_archive(path: &str) -> Result<hull_client::Payload> {
     Ok(hull_client::stream_body("application/x-tar", chunks))
 }
 
+/// The value of a platform flag as the API takes it, JSON; empty when it was not given.
+fn platform(matches: &Matches, flag: &str) -> Result<String> {
+    match matches.text(flag) {
+        "" => Ok(String::new()),
+        text => platform_json(text),
+    }
+}
+
+/// A platform (`linux/arm64/v8`) as JSON.
+fn platform_json(text: &str) -> Result<String> {
+    let platform: Platform = text
+        .parse()
+        .map_err(|error: hull_model::PlatformError| Failure::new(format!("invalid platform: {error}")))?;
+    Ok(serde_json::to_string(&platform)?)
+}
+
+/// Checks that an archive can be written to a path, before the engine is asked for it.
+fn check_output(what: &str, path: &str) -> Result<()> {
+    let invalid = |reason: String| Failure::new(format!("failed to {what}: invalid output path: {reason}"));
+    let path = std::path::Path::new(path);
+    let directory = match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => std::path::Path::new("."),
+    };
+    if let Err(error) = std::fs::metadata(directory) {
+        let reason = crate::opts::env::io_reason(&error);
+        return Err(invalid(format!("stat {}: {reason}", directory.display())));
+    }
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(invalid(format!("{} is a directory", path.display()))),
+        _ => Ok(()),
+    }
+}
+
 /// Whether a prune may go on: `--force`, or a yes to the question.
 fn confirmed(invocation: &Invocation, question: &str) -> Result<bool> {
     if invocation.matches.on("force") {
         return Ok(true);
     }
-    if output::confirm(question) {
-        return Ok(true);
-    }
-    Err(Failure::silent(1))
+    Ok(output::confirm(question))
 }
 
 /// The filters of a prune: the flag's and the configuration's `pruneFilters`.

@@ -75,6 +75,12 @@ impl<T: 'static> Listing<T> {
         Ok(template::go_escape(&serde_json::to_string(&fields)?) + "\n")
     }
 
+    /// The placeholders and their values for an item, as `--format json` has them.
+    pub(crate) fn fields(&self, item: &T) -> serde_json::Value {
+        let fields = self.columns.iter().map(|column| (column.name.to_owned(), (column.value)(item).into()));
+        serde_json::Value::Object(fields.collect())
+    }
+
     fn templated_table(&self, items: &[T], format: &str) -> Result<String> {
         let parsed = template::Format::parse(format)?;
         let mut text = parsed.render(&self.header_data())?;

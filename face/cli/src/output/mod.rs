@@ -2,6 +2,7 @@
 
 pub(crate) mod human;
 pub(crate) mod listing;
+pub(crate) mod natural;
 pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod template;

@@ -1,5 +1,6 @@
 //! Go templates with docker's functions.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,16 +11,39 @@ use crate::error::{Failure, Result};
 /// A parsed template.
 pub(crate) struct Format(Template);
 
+thread_local! {
+    /// The JSON a template is executed on: `json` writes its objects in their own order.
+    static SOURCE: RefCell<serde_json::Value> = const { RefCell::new(serde_json::Value::Null) };
+}
+
 impl Format {
     /// Parses a template; `\t` and `\n` written as two characters stand for tab and newline.
     pub(crate) fn parse(text: &str) -> Result<Self> {
+        Self::parse_with(text, MissingKey::Error)
+    }
+
+    /// [`Format::parse`] of a template that may name what is not there: it prints `<no value>`.
+    pub(crate) fn parse_lenient(text: &str) -> Result<Self> {
+        Self::parse_with(text, MissingKey::Invalid)
+    }
+
+    fn parse_with(text: &str, missing: MissingKey) -> Result<Self> {
         let text = text.replace("\\t", "\t").replace("\\n", "\n");
         // Placeholders that are methods with an argument are function values here, which Go calls by `call`.
         let text = text.replace(".Label \"", "call .Label \"").replace(".Label `", "call .Label `");
-        functions(Template::new("").missing_key(MissingKey::Error))
+        functions(Template::new("").missing_key(missing))
             .parse(&text)
             .map(Self)
             .map_err(|error| Failure::new(format!("template parsing error: {error}")).with_status(64))
+    }
+
+    /// Executes the template on JSON. What `json` writes is in the order of `shown`, which has what `data` has but
+    /// for keys that are null.
+    pub(crate) fn render_json(&self, data: &serde_json::Value, shown: &serde_json::Value) -> Result<String> {
+        SOURCE.set(shown.clone());
+        let text = self.render(&from_json(data));
+        SOURCE.set(serde_json::Value::Null);
+        text
     }
 
     /// Executes the template on a value.
@@ -35,6 +59,7 @@ fn functions(template: Template) -> Template {
     template
         .func("json", |args| {
             let value = args.first().map_or(serde_json::Value::Null, to_json);
+            let value = SOURCE.with_borrow(|source| in_order(source, &value).cloned()).unwrap_or(value);
             serde_json::to_string(&value)
                 .map(|text| Value::from(go_escape(&text)))
                 .map_err(|e| exec_error(&e.to_string()))
@@ -61,6 +86,32 @@ fn functions(template: Template) -> Template {
             let len = args.get(1).and_then(Value::as_int).unwrap_or(0).max(0) as usize;
             Ok(Value::from(text(args.first()).chars().take(len).collect::<String>()))
         })
+}
+
+/// The part of `source` that is `value`, apart from the order of keys and from keys that are null.
+fn in_order<'a>(source: &'a serde_json::Value, value: &serde_json::Value) -> Option<&'a serde_json::Value> {
+    use serde_json::Value::{Array, Object};
+    if matches!(value, Object(_) | Array(_)) && same(source, value) {
+        return Some(source);
+    }
+    match source {
+        Object(fields) => fields.values().find_map(|field| in_order(field, value)),
+        Array(items) => items.iter().find_map(|item| in_order(item, value)),
+        _ => None,
+    }
+}
+
+fn same(a: &serde_json::Value, b: &serde_json::Value) -> bool {
+    use serde_json::Value::{Array, Null, Object};
+    match (a, b) {
+        (Object(a), Object(b)) => {
+            let known = |key: &String| !matches!(a.get(key), None | Some(Null));
+            a.iter().all(|(key, value)| same(value, b.get(key).unwrap_or(&Null)))
+                && b.iter().all(|(key, value)| *value == Null || known(key))
+        }
+        (Array(a), Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        _ => a == b,
+    }
 }
 
 fn exec_error(message: &str) -> TemplateError {
@@ -153,6 +204,18 @@ mod tests {
             "/w /web |Ab Cd[a b]"
         );
         assert_eq!(render("{{.Args}} {{.Config}}"), "[a b c] map[Labels:map[com.example.a:1]]");
+    }
+
+    #[test]
+    fn json_keeps_the_order_of_its_source() {
+        let shown = serde_json::json!({"a": {"z": 1, "b": [{"y": 1, "x": null}]}});
+        let data = serde_json::json!({"a": {"z": 1, "omitted": null, "b": [{"y": 1, "x": null}]}});
+        let render = |text: &str| Format::parse(text).unwrap().render_json(&data, &shown).unwrap();
+        assert_eq!(render("{{json .a}}"), r#"{"z":1,"b":[{"y":1,"x":null}]}"#);
+        assert_eq!(render("{{json .a.b}}"), r#"[{"y":1,"x":null}]"#);
+        assert_eq!(render("{{json .a.omitted}} {{json .a.z}}"), "null 1");
+        let lenient = Format::parse_lenient("{{.a.nope}}").unwrap();
+        assert_eq!(lenient.render_json(&data, &shown).unwrap(), "<no value>");
     }
 
     #[test]

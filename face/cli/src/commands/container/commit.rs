@@ -1,6 +1,6 @@
 //! `hull commit`.
 
-use hull_client::Query;
+use hull_client::{Method, Query, empty};
 use hull_docker_api::CommitResponse;
 
 use crate::command::{Args, Command, Invocation};
@@ -33,7 +33,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
         let reference: hull_model::Reference = invocation
             .arg(1)
             .parse()
-            .map_err(|error| Failure::new(format!("invalid reference format: {error}")))?;
+            .map_err(|error: hull_model::ReferenceError| Failure::new(error.to_string()))?;
         let name = reference.familiar_name();
         query = query.set("repo", &name).set("tag", reference.tag().unwrap_or("latest"));
     }
@@ -46,7 +46,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
         query = query.set("pause", "0");
     }
     let client = invocation.engine.client().await?;
-    let response: CommitResponse = client.post("/commit", &query, &serde_json::json!({})).await?;
+    let response: CommitResponse = client.request(Method::POST, "/commit", &query, empty()).await?;
     output::line(&response.id);
     Ok(0)
 }

@@ -3,7 +3,7 @@
 use hull_client::{Query, empty, path_part};
 
 use crate::command::{Args, Command, Invocation};
-use crate::commands::write_archive;
+use crate::commands::{check_output, write_archive};
 use crate::error::Result;
 use crate::flags::{Flag, STRING};
 
@@ -25,6 +25,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
     if output.is_empty() && crate::terminal::stdout_is_terminal() {
         return Err("cowardly refusing to save to a terminal. Use the -o flag or redirect".into());
     }
+    check_output("export container", output)?;
     let client = invocation.engine.client().await?;
     let path = format!("/containers/{}/export", path_part(invocation.arg(0)));
     let reply = client.send(hull_client::Method::GET, &path, &Query::new(), empty(), &[]).await?;

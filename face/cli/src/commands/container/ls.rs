@@ -74,7 +74,7 @@ fn listing(size: bool) -> Listing<Row> {
     Listing { columns: COLUMNS, default, quiet: "ID", labels: Some(|row| &row.container.labels) }
 }
 
-const COLUMNS: &[Column<Row>] = &[
+pub(crate) const COLUMNS: &[Column<Row>] = &[
     Column { name: "Command", header: "COMMAND", value: command },
     Column { name: "CreatedAt", header: "CREATED AT", value: |row| human::timestamp(row.container.created) },
     Column { name: "ID", header: "CONTAINER ID", value: id },

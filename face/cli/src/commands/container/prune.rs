@@ -1,6 +1,6 @@
 //! `hull container prune`.
 
-use hull_client::Query;
+use hull_client::{Method, Query, empty};
 use hull_docker_api::{ContainersPruned, Filters};
 
 use crate::command::{Args, Command, Invocation};
@@ -43,7 +43,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
 pub(crate) async fn prune(invocation: &Invocation, filters: Filters) -> Result<(u64, String)> {
     let client = invocation.engine.client().await?;
     let query = Query::new().filters(&filters);
-    let pruned: ContainersPruned = client.post("/containers/prune", &query, &serde_json::json!({})).await?;
+    let pruned: ContainersPruned = client.request(Method::POST, "/containers/prune", &query, empty()).await?;
     let mut text = String::new();
     if let Some(deleted) = pruned.containers_deleted.filter(|deleted| !deleted.is_empty()) {
         text = format!("Deleted Containers:\n{}\n", deleted.join("\n"));

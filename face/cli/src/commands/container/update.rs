@@ -63,14 +63,17 @@ async fn run(invocation: Invocation) -> Result<u8> {
         ..ContainerUpdateRequest::default()
     };
     let client = invocation.engine.client().await?;
-    for_each_in_order(&matches.args, |name| {
-        let (client, request) = (client.clone(), request.clone());
+    let warnings = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let result = for_each_in_order(&matches.args, |name| {
+        let (client, request, warnings) = (client.clone(), request.clone(), warnings.clone());
         async move {
             let path = format!("/containers/{}/update", path_part(&name));
             let response: ContainerUpdateResponse = client.post(&path, &Query::new(), &request).await?;
-            response.warnings.iter().flatten().for_each(|warning| output::line(warning));
+            warnings.borrow_mut().extend(response.warnings.into_iter().flatten());
             Ok(Some(name))
         }
     })
-    .await
+    .await;
+    warnings.borrow().iter().for_each(|warning: &String| output::line(warning));
+    result
 }

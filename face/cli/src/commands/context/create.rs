@@ -10,13 +10,29 @@ use crate::output;
 pub(crate) static COMMAND: Command = Command {
     name: "create",
     usage: "[OPTIONS] CONTEXT",
-    about: "Create a context",
+    about: ABOUT,
     aliases: &["context create"],
     args: Args::Exactly(1),
     flags: FLAGS,
     interspersed: true,
     run: |invocation| Box::pin(run(invocation)),
 };
+
+const ABOUT: &str = "Create a context
+
+Docker endpoint config:
+
+NAME                DESCRIPTION
+from                Copy named context's Docker endpoint configuration
+host                Docker endpoint on which to connect
+ca                  Trust certs signed only by this CA
+cert                Path to TLS certificate file
+key                 Path to TLS key file
+skip-tls-verify     Skip TLS certificate validation
+
+Example:
+
+$ hull context create my-context --description \"some description\" --docker \"host=tcp://myserver:2376,ca=~/ca-file,cert=~/cert-file,key=~/key-file\"";
 
 const FLAGS: &[Flag] = &[
     Flag::new(STRING, "description", "Description of the context"),

@@ -41,12 +41,12 @@ const FLAGS: &[Flag] = &[
 async fn run(invocation: Invocation) -> Result<u8> {
     let matches = &invocation.matches;
     let client = invocation.engine.client().await?;
-    let query = Query::new().set_nonempty("platform", matches.text("platform"));
+    let query = Query::new().set_nonempty("platform", crate::commands::platform(matches, "platform")?);
     let items: Vec<HistoryItem> =
         client.get(&format!("/images/{}/history", path_part(invocation.arg(0))), &query).await?;
     let (human, trunc) = (matches.on("human"), !matches.on("no-trunc"));
     let rows: Vec<Row> = items.into_iter().map(|item| Row { item, human, trunc }).collect();
-    output::text(&listing().render(&rows, matches.text("format"), matches.on("quiet"))?);
+    output::text(&listing(human).render(&rows, matches.text("format"), matches.on("quiet"))?);
     Ok(0)
 }
 
@@ -57,17 +57,24 @@ struct Row {
     trunc: bool,
 }
 
-fn listing() -> Listing<Row> {
-    const COLUMNS: &[Column<Row>] = &[
+/// The columns; a machine's list names the time for what it is.
+const fn columns(created: &'static str) -> [Column<Row>; 6] {
+    [
         Column { name: "Comment", header: "COMMENT", value: |row| row.item.comment.clone() },
         Column { name: "CreatedAt", header: "CREATED AT", value: |row| created_at(&row.item) },
         Column { name: "CreatedBy", header: "CREATED BY", value: created_by },
-        Column { name: "CreatedSince", header: "CREATED", value: created_since },
+        Column { name: "CreatedSince", header: created, value: created_since },
         Column { name: "ID", header: "IMAGE", value: id },
         Column { name: "Size", header: "SIZE", value: size },
-    ];
+    ]
+}
+
+const COLUMNS: &[Column<Row>] = &columns("CREATED");
+const EXACT: &[Column<Row>] = &columns("CREATED AT");
+
+fn listing(human: bool) -> Listing<Row> {
     let default = vec!["ID", "CreatedSince", "CreatedBy", "Size", "Comment"];
-    Listing { columns: COLUMNS, default, quiet: "ID", labels: None }
+    Listing { columns: if human { COLUMNS } else { EXACT }, default, quiet: "ID", labels: None }
 }
 
 fn id(row: &Row) -> String {
@@ -81,7 +88,6 @@ fn created_at(item: &HistoryItem) -> String {
 
 fn created_since(row: &Row) -> String {
     match row.human {
-        true if row.item.created <= 0 => "N/A".to_owned(),
         true => human::ago(row.item.created),
         false => created_at(&row.item),
     }

@@ -2,9 +2,11 @@
 
 use hull_client::{JsonLines, Method, Query, empty};
 
+use hull_model::Reference;
+
 use crate::command::{Args, Command, Invocation};
 use crate::commands::read_archive;
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::flags::{Flag, LIST, STRING};
 use crate::output::progress::{Sink, show};
 
@@ -34,6 +36,10 @@ async fn run(invocation: Invocation) -> Result<u8> {
         .set_nonempty("message", matches.text("message"))
         .set_nonempty("platform", matches.text("platform"));
     if !invocation.arg(1).is_empty() {
+        let _: Reference = invocation
+            .arg(1)
+            .parse()
+            .map_err(|error: hull_model::ReferenceError| Failure::new(error.to_string()))?;
         query = query.set("repo", invocation.arg(1));
     }
     for change in matches.list("change") {

@@ -3,7 +3,7 @@
 use hull_client::{JsonLines, Method, Query};
 
 use crate::command::{Args, Command, Invocation};
-use crate::commands::read_archive;
+use crate::commands::{platform, read_archive};
 use crate::error::Result;
 use crate::flags::{Flag, STRING};
 use crate::output::progress::{Sink, show};
@@ -37,7 +37,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
     }
     let archive = read_archive(if input.is_empty() { "-" } else { input })?;
     let quiet = matches.on("quiet") || !crate::terminal::stdout_is_terminal();
-    let query = Query::new().flag("quiet", quiet);
+    let query = Query::new().flag("quiet", quiet).set_nonempty("platform", platform(matches, "platform")?);
     let client = invocation.engine.client().await?;
     let reply = client.send(Method::POST, "/images/load", &query, archive, &[]).await?;
     show(JsonLines::new(reply), Sink::Stdout).await?;

@@ -37,7 +37,7 @@ const FLAGS: &[Flag] = &[
 async fn run(invocation: Invocation) -> Result<u8> {
     let matches = &invocation.matches;
     if matches.on("tree") {
-        return Err("--tree is not implemented".into());
+        return super::tree::run(&invocation).await;
     }
     let mut filters = matches.filters("filter");
     if !invocation.arg(0).is_empty() {
@@ -59,6 +59,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
 }
 
 /// A line of the list: an image under one of its names.
+#[derive(Default)]
 pub(crate) struct Row {
     repository: String,
     tag: String,
@@ -115,10 +116,20 @@ pub(crate) fn rows(image: &ImageSummary, trunc: bool, digests: bool) -> Vec<Row>
                     named.iter().map(|(name, digest)| row(name.clone(), NONE.to_owned(), digest.clone())),
                 );
             }
-            [(name, _), ..] => rows.push(row(name.clone(), NONE.to_owned(), NONE.to_owned())),
+            // Without --digests docker leaves the digest of such a line empty.
+            [(name, _), ..] => rows.push(row(name.clone(), NONE.to_owned(), String::new())),
         }
     }
     rows
+}
+
+/// The one line of an image in a list of space usage: under its first name.
+pub(crate) fn first_row(image: &ImageSummary, trunc: bool) -> Row {
+    let mut image = image.clone();
+    image.repo_digests = None;
+    image.repo_tags = image.repo_tags.map(|tags| tags.into_iter().take(1).collect());
+    let row = rows(&image, trunc, false).into_iter().next();
+    row.map(|row| Row { digest: String::new(), ..row }).unwrap_or_default()
 }
 
 fn listing(digests: bool) -> Listing<Row> {
@@ -129,7 +140,7 @@ fn listing(digests: bool) -> Listing<Row> {
     Listing { columns: COLUMNS, default, quiet: "ID", labels: None }
 }
 
-const COLUMNS: &[Column<Row>] = &[
+pub(crate) const COLUMNS: &[Column<Row>] = &[
     Column { name: "Containers", header: "CONTAINERS", value: |row| count(row.containers) },
     Column { name: "CreatedAt", header: "CREATED AT", value: |row| human::timestamp(row.created) },
     Column { name: "CreatedSince", header: "CREATED", value: created },
@@ -144,7 +155,7 @@ const COLUMNS: &[Column<Row>] = &[
 ];
 
 fn created(row: &Row) -> String {
-    if row.created <= 0 { "N/A".to_owned() } else { human::ago(row.created) }
+    human::ago(row.created)
 }
 
 fn count(containers: i64) -> String {

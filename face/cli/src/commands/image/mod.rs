@@ -11,6 +11,7 @@ pub(crate) mod push;
 pub(crate) mod rm;
 pub(crate) mod save;
 pub(crate) mod tag;
+pub(crate) mod tree;
 
 use crate::command::Group;
 

@@ -1,6 +1,6 @@
 //! `hull image prune`.
 
-use hull_client::Query;
+use hull_client::{Method, Query, empty};
 use hull_docker_api::{Filters, ImagesPruned};
 
 use crate::command::{Args, Command, Invocation};
@@ -50,7 +50,7 @@ pub(crate) async fn prune(invocation: &Invocation, mut filters: Filters, all: bo
     filters.add("dangling", if all { "false" } else { "true" });
     let client = invocation.engine.client().await?;
     let query = Query::new().filters(&filters);
-    let pruned: ImagesPruned = client.post("/images/prune", &query, &serde_json::json!({})).await?;
+    let pruned: ImagesPruned = client.request(Method::POST, "/images/prune", &query, empty()).await?;
     let deleted = or_empty(pruned.images_deleted);
     let text = match deleted.is_empty() {
         true => String::new(),

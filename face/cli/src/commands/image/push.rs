@@ -23,6 +23,7 @@ pub(crate) static COMMAND: Command = Command {
 
 const FLAGS: &[Flag] = &[
     Flag::switch("all-tags", "Push all tags of an image to the repository").short('a'),
+    Flag::switch("disable-content-trust", "Skip image signing (default true)").default("true"),
     Flag::new(
         STRING,
         "platform",
@@ -42,11 +43,12 @@ async fn run(invocation: Invocation) -> Result<u8> {
         return Err("tag can't be used with --all-tags/-a".into());
     }
     let quiet = matches.on("quiet");
+    let platform = crate::commands::platform(matches, "platform")?;
     if !all && !quiet && reference.is_name_only() {
         output::line("Using default tag: latest");
     }
     let tag = if all { "" } else { reference.tag().unwrap_or("latest") };
-    let query = Query::new().set_nonempty("tag", tag).set_nonempty("platform", matches.text("platform"));
+    let query = Query::new().set_nonempty("tag", tag).set_nonempty("platform", platform);
     let auth = auth::header(invocation.engine.config(), reference.domain());
     let client = invocation.engine.client().await?;
     let path = format!("/images/{}/push", path_part(&reference.familiar_name()));

@@ -33,8 +33,8 @@ async fn run(invocation: Invocation) -> Result<u8> {
     let matches = &invocation.matches;
     let force = matches.on("force");
     let mut query = Query::new().flag("force", force).flag("noprune", matches.on("no-prune"));
-    for platform in matches.list("platform") {
-        query = query.set("platforms", platform);
+    for platform in matches.comma_list("platform") {
+        query = query.set("platforms", crate::commands::platform_json(&platform)?);
     }
     let client = invocation.engine.client().await?;
     for_each_in_order(&matches.args, |name| {

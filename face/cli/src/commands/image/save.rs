@@ -3,7 +3,7 @@
 use hull_client::{Method, Query, empty};
 
 use crate::command::{Args, Command, Invocation};
-use crate::commands::write_archive;
+use crate::commands::{check_output, platform, write_archive};
 use crate::error::Result;
 use crate::flags::{Flag, STRING};
 
@@ -32,7 +32,9 @@ async fn run(invocation: Invocation) -> Result<u8> {
     if output.is_empty() && crate::terminal::stdout_is_terminal() {
         return Err("cowardly refusing to save to a terminal. Use the -o flag or redirect".into());
     }
-    let mut query = Query::new();
+    check_output("save image", output)?;
+    let mut query =
+        Query::new().set_nonempty("platform", platform(&invocation.matches, "platform")?);
     for name in &invocation.matches.args {
         query = query.set("names", name);
     }

@@ -18,10 +18,8 @@ pub(crate) static COMMAND: Command = Command {
 };
 
 async fn run(invocation: Invocation) -> Result<u8> {
-    let target = invocation.arg(1);
-    let reference: Reference = target.parse().map_err(|error: hull_model::ReferenceError| {
-        Failure::new(format!("Error parsing reference: {target:?} is not a valid repository/tag: {error}"))
-    })?;
+    parse(invocation.arg(0))?;
+    let reference = parse(invocation.arg(1))?;
     if reference.digest().is_some() {
         return Err("refusing to create a tag with a digest reference".into());
     }
@@ -31,4 +29,10 @@ async fn run(invocation: Invocation) -> Result<u8> {
     let path = format!("/images/{}/tag", path_part(invocation.arg(0)));
     client.request_bytes(Method::POST, &path, &query, empty()).await?;
     Ok(0)
+}
+
+fn parse(text: &str) -> Result<Reference> {
+    text.parse().map_err(|error: hull_model::ReferenceError| {
+        Failure::new(format!("Error parsing reference: {text:?} is not a valid repository/tag: {error}"))
+    })
 }

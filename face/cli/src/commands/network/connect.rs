@@ -36,17 +36,20 @@ const FLAGS: &[Flag] = &[
 
 async fn run(invocation: Invocation) -> Result<u8> {
     let matches = &invocation.matches;
-    let list = |name: &str| Some(matches.strings(name)).filter(|values| !values.is_empty());
+    let links = Some(matches.strings("link")).filter(|links| !links.is_empty());
+    let options = matches.comma_list("driver-opt");
+    if options.iter().any(|option| !option.contains('=')) {
+        return Err("invalid key/value pair format in driver options".into());
+    }
     let endpoint = EndpointSettings {
         ipam_config: Some(EndpointIpamConfig {
             ipv4_address: matches.text("ip").to_owned(),
             ipv6_address: matches.text("ip6").to_owned(),
             link_local_ips: matches.comma_list("link-local-ip"),
         }),
-        links: list("link"),
-        aliases: list("alias"),
-        driver_opts: Some(key_values(&matches.comma_list("driver-opt")))
-            .filter(|options| !options.is_empty()),
+        links: links,
+        aliases: Some(matches.comma_list("alias")),
+        driver_opts: Some(key_values(&options)),
         gw_priority: matches.int("gw-priority"),
         ..EndpointSettings::default()
     };

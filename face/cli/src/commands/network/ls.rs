@@ -7,7 +7,7 @@ use crate::command::{Args, Command, Invocation};
 use crate::error::Result;
 use crate::flags::{FILTER, Flag, STRING};
 use crate::output::listing::{Column, Listing, joined_labels};
-use crate::output::{self, human};
+use crate::output::{self, human, natural};
 
 pub(crate) static COMMAND: Command = Command {
     name: "ls",
@@ -36,7 +36,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
     let client = invocation.engine.client().await?;
     let query = Query::new().filters(&matches.filters("filter"));
     let mut networks: Vec<NetworkInspect> = client.get("/networks", &query).await?;
-    networks.sort_by(|a, b| a.name.cmp(&b.name));
+    networks.sort_by(|a, b| natural::compare(&a.name, &b.name));
     let format = match matches.text("format") {
         "" => invocation.engine.config().text("networksFormat"),
         format => format,

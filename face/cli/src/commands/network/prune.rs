@@ -1,6 +1,6 @@
 //! `hull network prune`.
 
-use hull_client::Query;
+use hull_client::{Method, Query, empty};
 use hull_docker_api::{Filters, NetworksPruned};
 
 use crate::command::{Args, Command, Invocation};
@@ -42,7 +42,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
 pub(crate) async fn prune(invocation: &Invocation, filters: Filters) -> Result<String> {
     let client = invocation.engine.client().await?;
     let query = Query::new().filters(&filters);
-    let pruned: NetworksPruned = client.post("/networks/prune", &query, &serde_json::json!({})).await?;
+    let pruned: NetworksPruned = client.request(Method::POST, "/networks/prune", &query, empty()).await?;
     let deleted = or_empty(pruned.networks_deleted);
     Ok(if deleted.is_empty() {
         String::new()

@@ -3,8 +3,9 @@
 use hull_client::{Query, path_part};
 
 use crate::command::{Args, Command, Invocation};
-use crate::error::{Result, for_each_in_order};
+use crate::error::Result;
 use crate::flags::Flag;
+use crate::output;
 
 pub(crate) static COMMAND: Command = Command {
     name: "rm",
@@ -22,15 +23,17 @@ const FLAGS: &[Flag] = &[Flag::switch("force", "Do not error if the network does
 async fn run(invocation: Invocation) -> Result<u8> {
     let force = invocation.matches.on("force");
     let client = invocation.engine.client().await?;
-    for_each_in_order(&invocation.matches.args, |name| {
-        let client = client.clone();
-        async move {
-            match client.delete(&format!("/networks/{}", path_part(&name)), &Query::new()).await {
-                Err(error) if force && error.is_not_found() => Ok(None),
-                Err(error) => Err(error.into()),
-                Ok(_) => Ok(Some(name)),
+    let mut failed = false;
+    for name in &invocation.matches.args {
+        match client.delete(&format!("/networks/{}", path_part(name)), &Query::new()).await {
+            Ok(_) => output::line(name),
+            Err(error) if force && error.is_not_found() => {}
+            Err(error) => {
+                output::warn(&error.to_string());
+                failed = true;
             }
         }
-    })
-    .await
+    }
+    // The failures were told as they came; docker ends with this line.
+    if failed { Err("exit status 1".into()) } else { Ok(0) }
 }

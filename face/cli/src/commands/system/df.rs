@@ -8,7 +8,7 @@ use crate::commands::or_empty;
 use crate::error::Result;
 use crate::flags::{Flag, STRING};
 use crate::output::listing::{Column, Listing};
-use crate::output::{self, human, table};
+use crate::output::{self, human};
 
 pub(crate) static COMMAND: Command = Command {
     name: "df",
@@ -35,8 +35,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
     let client = invocation.engine.client().await?;
     let usage: DiskUsage = client.get("/system/df", &Query::new()).await?;
     if matches.on("verbose") {
-        output::text(&verbose(&usage));
-        return Ok(0);
+        return super::df_verbose::show(usage, matches.text("format"));
     }
     output::text(&listing().render(&summary(usage), matches.text("format"), false)?);
     Ok(0)
@@ -80,7 +79,7 @@ fn summary(usage: DiskUsage) -> Vec<Row> {
     let cache = or_empty(usage.build_cache);
     let used_images: i64 = images
         .iter()
-        .filter(|image| image.containers > 0 && image.size >= 0 && image.shared_size >= 0)
+        .filter(|image| image.containers != 0 && image.size >= 0 && image.shared_size >= 0)
         .map(|image| image.size - image.shared_size)
         .sum();
     let running = |state: &str| matches!(state, "running" | "paused" | "restarting");
@@ -122,53 +121,6 @@ fn summary(usage: DiskUsage) -> Vec<Row> {
             percent: false,
         },
     ]
-}
-
-fn verbose(usage: &DiskUsage) -> String {
-    let mut images =
-        "REPOSITORY\tTAG\tIMAGE ID\tCREATED\tSIZE\tSHARED SIZE\tUNIQUE SIZE\tCONTAINERS\n".to_owned();
-    for image in usage.images.iter().flatten() {
-        let name = image.repo_tags.iter().flatten().next().map_or("<none>:<none>", String::as_str);
-        let (repository, tag) = name.rsplit_once(':').unwrap_or((name, "<none>"));
-        let shared = image.shared_size.max(0);
-        images += &format!(
-            "{repository}\t{tag}\t{}\t{}\t{}\t{}\t{}\t{}\n",
-            human::short_id(&image.id),
-            human::ago(image.created),
-            human::size3(image.size as f64),
-            human::size(shared as f64),
-            human::size((image.size - shared) as f64),
-            image.containers.max(0)
-        );
-    }
-    let mut containers =
-        "CONTAINER ID\tIMAGE\tCOMMAND\tLOCAL VOLUMES\tSIZE\tCREATED\tSTATUS\tNAMES\n".to_owned();
-    for container in usage.containers.iter().flatten() {
-        let names: Vec<&str> = container.names.iter().map(|name| name.trim_start_matches('/')).collect();
-        containers += &format!(
-            "{}\t{}\t\"{}\"\t{}\t{}\t{}\t{}\t{}\n",
-            human::short_id(&container.id),
-            container.image,
-            human::ellipsis(&container.command, 20),
-            container.mounts.iter().filter(|mount| mount.driver == "local").count(),
-            human::size3(container.size_rw as f64),
-            human::ago(container.created),
-            container.status,
-            names.join(",")
-        );
-    }
-    let mut volumes = "VOLUME NAME\tLINKS\tSIZE\n".to_owned();
-    for volume in usage.volumes.iter().flatten() {
-        let (links, size) =
-            volume.usage_data.as_ref().map_or((0, 0), |usage| (usage.ref_count, usage.size.max(0)));
-        volumes += &format!("{}\t{links}\t{}\n", volume.name, human::size(size as f64));
-    }
-    format!(
-        "Images space usage:\n\n{}\nContainers space usage:\n\n{}\nLocal Volumes space usage:\n\n{}",
-        table::align(&images),
-        table::align(&containers),
-        table::align(&volumes)
-    )
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ impl Form {
         match text {
             "" => Ok(Self::Line),
             "json" => Ok(Self::Json),
-            text => template::Format::parse(text).map(Self::Template),
+            text => template::Format::parse_lenient(text).map(Self::Template),
         }
     }
 
@@ -72,6 +72,7 @@ impl Form {
             Self::Json => Ok(event.to_string()),
             Self::Line => Ok(line(&serde_json::from_value(event)?)),
             Self::Template(format) => {
+                let shown = event.clone();
                 // Templates name the fields as Go does.
                 for (field, key) in [
                     ("ID", "id"),
@@ -81,10 +82,10 @@ impl Form {
                     ("Time", "time"),
                     ("TimeNano", "timeNano"),
                 ] {
-                    let value = event.get(key).cloned().unwrap_or_default();
+                    let value = event.get(key).cloned().unwrap_or_else(|| if field.starts_with("Time") { 0.into() } else { "".into() });
                     event[field] = value;
                 }
-                format.render(&template::from_json(&event))
+                format.render_json(&event, &shown)
             }
         }
     }

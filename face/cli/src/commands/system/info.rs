@@ -36,13 +36,19 @@ async fn run(invocation: Invocation) -> Result<u8> {
     value["ClientInfo"] = serde_json::json!({
         "Debug": false,
         "Version": env!("CARGO_PKG_VERSION"),
+        "DefaultAPIVersion": hull_docker_api::API_VERSION,
+        "GitCommit": "",
+        "GoVersion": "",
+        "Os": std::env::consts::OS,
+        "Arch": crate::commands::top_level::version::go_arch(),
+        "BuildTime": "",
         "Context": invocation.engine.context_name(),
         "Plugins": [],
         "Warnings": null,
     });
     match format {
         "json" => output::line(&value.to_string()),
-        format => output::line(&template::Format::parse(format)?.render(&template::from_json(&value))?),
+        format => output::line(&template::Format::parse(format)?.render_json(&value, &value)?),
     }
     Ok(0)
 }
@@ -82,12 +88,21 @@ fn text(info: &SystemInfo, context: &str) -> String {
     report.add(" Volume", words(&info.plugins.volume));
     report.add(" Network", words(&info.plugins.network));
     report.add(" Log", words(&info.plugins.log));
+    if !info.cdi_spec_dirs.is_empty() {
+        report.0 += " CDI spec directories:\n";
+        info.cdi_spec_dirs.iter().for_each(|directory| report.0 += &format!("  {directory}\n"));
+    }
     if !info.swarm.local_node_state.is_empty() {
         report.add("Swarm", &info.swarm.local_node_state);
     }
     report.add("Runtimes", info.runtimes.keys().cloned().collect::<Vec<_>>().join(" "));
     report.add("Default Runtime", &info.default_runtime);
     report.add("Init Binary", &info.init_binary);
+    for (part, commit) in
+        [("containerd", &info.containerd_commit), ("runc", &info.runc_commit), ("init", &info.init_commit)]
+    {
+        report.0 += &format!(" {part} version: {}\n", commit.id);
+    }
     if !info.security_options.is_empty() {
         report.0 += " Security Options:\n";
         for option in &info.security_options {
@@ -131,5 +146,13 @@ fn text(info: &SystemInfo, context: &str) -> String {
         }
     }
     report.add("Live Restore Enabled", info.live_restore_enabled);
-    report.0
+    report.add("Product License", &info.product_license);
+    if !info.default_address_pools.is_empty() {
+        report.0 += " Default Address Pools:\n";
+        for pool in &info.default_address_pools {
+            report.0 += &format!("   Base: {}, Size: {}\n", pool.base, pool.size);
+        }
+    }
+    report.add("Firewall Backend", info.firewall_backend.as_ref().map_or("", |firewall| firewall.driver.as_str()));
+    report.0 + "\n"
 }

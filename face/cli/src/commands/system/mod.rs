@@ -1,6 +1,7 @@
 //! Commands about the engine as a whole.
 
 pub(crate) mod df;
+pub(crate) mod df_verbose;
 pub(crate) mod events;
 pub(crate) mod info;
 pub(crate) mod prune;

@@ -118,12 +118,17 @@ pub(crate) async fn inspect(invocation: &Invocation, kinds: &[Kind]) -> Result<u
         "" | "json" => None,
         form => Some(template::Format::parse(form)?),
     };
+    let mut query = Query::new().flag("size", matches.on("size"));
+    if matches.on("verbose") {
+        query = query.set("verbose", "true");
+    }
+    query = query.set_nonempty("platform", crate::commands::platform(matches, "platform")?);
     let client = invocation.engine.client().await?;
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for name in &matches.args {
-        match find(&client, kinds, name, matches.on("size")).await {
+        match find(&client, kinds, name, &query).await {
             Ok((kind, value)) => match &template {
-                Some(template) => match template.render(&template::from_json(&with_omitted(kind, value))) {
+                Some(template) => match template.render_json(&with_omitted(kind, value.clone()), &value) {
                     Ok(text) => output::line(&text),
                     Err(failure) => failures.push(failure),
                 },
@@ -146,10 +151,9 @@ pub(crate) async fn inspect(invocation: &Invocation, kinds: &[Kind]) -> Result<u
     Err(Failure { message, status: 1, hint, api_status: None })
 }
 
-async fn find(client: &Client, kinds: &[Kind], name: &str, size: bool) -> Result<(Kind, Value)> {
+async fn find(client: &Client, kinds: &[Kind], name: &str, query: &Query) -> Result<(Kind, Value)> {
     for kind in kinds {
-        let query = Query::new().flag("size", size && *kind == Kind::Container);
-        match client.get::<Value>(&kind.path(name), &query).await {
+        match client.get::<Value>(&kind.path(name), query).await {
             Ok(value) => return Ok((*kind, value)),
             Err(error) if error.is_not_found() && kinds.len() > 1 => {}
             Err(error) => return Err(error.into()),

@@ -14,7 +14,7 @@ use crate::output;
 pub(crate) static COMMAND: Command = Command {
     name: "login",
     usage: "[OPTIONS] [SERVER]",
-    about: "Authenticate to a registry.",
+    about: "Authenticate to a registry.\nDefaults to Docker Hub if no server is specified.",
     aliases: &["login"],
     args: Args::AtMost(1),
     flags: FLAGS,

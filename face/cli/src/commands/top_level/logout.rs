@@ -8,7 +8,7 @@ use crate::output;
 pub(crate) static COMMAND: Command = Command {
     name: "logout",
     usage: "[SERVER]",
-    about: "Log out from a registry.",
+    about: "Log out from a registry.\nIf no server is specified, the default is defined by the daemon.",
     aliases: &["logout"],
     args: Args::AtMost(1),
     flags: &[],

@@ -55,7 +55,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
             match format {
                 "json" => output::line(&value.to_string()),
                 format => {
-                    output::line(&template::Format::parse(format)?.render(&template::from_json(&value))?)
+                    output::line(&template::Format::parse(format)?.render_json(&with_go_names(value.clone()), &value)?)
                 }
             }
         }
@@ -66,7 +66,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
     }
 }
 
-fn go_arch() -> &'static str {
+pub(crate) fn go_arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -74,10 +74,30 @@ fn go_arch() -> &'static str {
     }
 }
 
+/// When the engine was built, as `Mon Jan  2 03:04:05 2026`.
+fn built(time: &str) -> String {
+    match time.parse::<jiff::Timestamp>() {
+        Ok(at) => at.strftime("%a %b %e %H:%M:%S %Y").to_string(),
+        Err(_) => time.to_owned(),
+    }
+}
+
+/// Adds the names templates know keys by that differ from those in JSON.
+fn with_go_names(mut value: Value) -> Value {
+    for side in ["Client", "Server"] {
+        for (name, key) in [("APIVersion", "ApiVersion"), ("MinAPIVersion", "MinAPIVersion")] {
+            if let Some(found) = value[side].get(key).cloned() {
+                value[side][name] = found;
+            }
+        }
+    }
+    value
+}
+
 fn text(client: &Value, server: Option<&Value>) -> Result<String> {
     let field = |key: &str| client[key].as_str().unwrap_or_default().to_owned();
     let mut text = format!(
-        "Client: Hull\n Version:           {}\n API version:       {}\n OS/Arch:           {}/{}\n Context:           {}\n",
+        "Client:\n Version:           {}\n API version:       {}\n OS/Arch:           {}/{}\n Context:           {}\n",
         field("Version"),
         field("ApiVersion"),
         field("Os"),
@@ -102,7 +122,7 @@ fn text(client: &Value, server: Option<&Value>) -> Result<String> {
     add("API version", server.api_version + &minimum);
     add("Go version", server.go_version);
     add("Git commit", server.git_commit);
-    add("Built", server.build_time);
+    add("Built", built(&server.build_time));
     add("OS/Arch", format!("{}/{}", server.os, server.arch));
     add("Experimental", server.experimental.to_string());
     for component in server.components.iter().filter(|component| component.name != "Engine") {

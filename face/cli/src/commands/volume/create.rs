@@ -32,6 +32,7 @@ const FLAGS: &[Flag] = &[
     Flag::new(STRING, "group", "Cluster Volume group (cluster volumes)"),
     Flag::new(LIST, "label", "Set metadata for a volume").check(opts::label),
     Flag::new(BYTES, "limit-bytes", "Minimum size of the Cluster Volume in bytes"),
+    Flag::alias(STRING, "name", "name"),
     Flag::new(MAP, "opt", "Set driver specific options (default map[])").short('o'),
     Flag::new(BYTES, "required-bytes", "Maximum size of the Cluster Volume in bytes"),
     Flag::new(STRING, "scope", "Cluster Volume access scope (\"single\", \"multi\") (default \"single\")")

@@ -9,7 +9,7 @@ use crate::command::{Args, Command, Invocation};
 use crate::error::Result;
 use crate::flags::{FILTER, Flag, STRING};
 use crate::output::listing::{Column, Listing, joined_labels};
-use crate::output::{self, human};
+use crate::output::{self, human, natural};
 
 pub(crate) static COMMAND: Command = Command {
     name: "ls",
@@ -38,27 +38,31 @@ async fn run(invocation: Invocation) -> Result<u8> {
     let client = invocation.engine.client().await?;
     let query = Query::new().filters(&matches.filters("filter"));
     let list: VolumeList = client.get("/volumes", &query).await?;
-    let mut rows: Vec<Row> = list
-        .volumes
-        .into_iter()
-        .map(|volume| Row { labels: volume.labels.clone().unwrap_or_default(), volume })
-        .collect();
-    rows.sort_by(|a, b| a.volume.name.cmp(&b.volume.name));
+    let mut rows: Vec<Row> = list.volumes.into_iter().map(Row::from).collect();
+    rows.sort_by(|a, b| natural::compare(&a.volume.name, &b.volume.name));
     let format = match matches.text("format") {
         "" => invocation.engine.config().text("volumesFormat"),
         format => format,
     };
-    output::text(&listing().render(&rows, format, matches.on("quiet"))?);
+    output::text(&listing(&["Driver", "Name"]).render(&rows, format, matches.on("quiet"))?);
     list.warnings.iter().flatten().for_each(|warning| output::warn(&format!("WARNING: {warning}")));
     Ok(0)
 }
 
-struct Row {
+/// A volume; its labels apart, because the API has none as `null`.
+pub(crate) struct Row {
     volume: Volume,
     labels: BTreeMap<String, String>,
 }
 
-fn listing() -> Listing<Row> {
+impl From<Volume> for Row {
+    fn from(volume: Volume) -> Self {
+        Self { labels: volume.labels.clone().unwrap_or_default(), volume }
+    }
+}
+
+/// A list of volumes with these columns in its default table.
+pub(crate) fn listing(default: &[&'static str]) -> Listing<Row> {
     const COLUMNS: &[Column<Row>] = &[
         Column { name: "Availability", header: "AVAILABILITY", value: |_| "N/A".to_owned() },
         Column { name: "Driver", header: "DRIVER", value: |row| row.volume.driver.clone() },
@@ -79,8 +83,7 @@ fn listing() -> Listing<Row> {
         },
         Column { name: "Status", header: "STATUS", value: |_| "N/A".to_owned() },
     ];
-    let default = vec!["Driver", "Name"];
-    Listing { columns: COLUMNS, default, quiet: "Name", labels: Some(|row| &row.labels) }
+    Listing { columns: COLUMNS, default: default.to_vec(), quiet: "Name", labels: Some(|row| &row.labels) }
 }
 
 fn usage(row: &Row, text: fn(&hull_docker_api::VolumeUsage) -> String) -> String {

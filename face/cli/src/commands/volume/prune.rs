@@ -1,6 +1,6 @@
 //! `hull volume prune`.
 
-use hull_client::Query;
+use hull_client::{Method, Query, empty};
 use hull_docker_api::{Filters, VolumesPruned};
 
 use crate::command::{Args, Command, Invocation};
@@ -55,7 +55,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
 pub(crate) async fn prune(invocation: &Invocation, filters: Filters) -> Result<(u64, String)> {
     let client = invocation.engine.client().await?;
     let query = Query::new().filters(&filters);
-    let pruned: VolumesPruned = client.post("/volumes/prune", &query, &serde_json::json!({})).await?;
+    let pruned: VolumesPruned = client.request(Method::POST, "/volumes/prune", &query, empty()).await?;
     let deleted = or_empty(pruned.volumes_deleted);
     let text = if deleted.is_empty() {
         String::new()
