@@ -47,12 +47,18 @@ async fn run(invocation: Invocation) -> Result<u8> {
         return Err(format!("context {name:?} already exists").into());
     }
     let settings = key_values(&matches.comma_list("docker"));
+    const KEYS: &[&str] = &["from", "host", "ca", "cert", "key", "skip-tls-verify"];
+    if let Some(key) = settings.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        return Err(format!("unable to create docker endpoint config: unrecognized config key: {key}").into());
+    }
     let setting = |key: &str| settings.get(key).cloned().unwrap_or_default();
     let from = match (matches.text("from"), setting("from")) {
         ("", from) => from,
         (from, _) => from.to_owned(),
     };
     let mut context = match from.as_str() {
+        // Without settings the context is what the default one is now.
+        "" if settings.is_empty() => super::default_context(),
         "" => ContextMeta::default(),
         "default" => super::default_context(),
         from => store.find(from)?,
@@ -61,7 +67,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
     if matches.is_set("description") {
         context.metadata.insert("Description".to_owned(), matches.text("description").into());
     }
-    if from.is_empty() {
+    if from.is_empty() && !settings.is_empty() {
         let host = setting("host");
         if host.is_empty() {
             return Err("docker endpoint configuration is required".into());

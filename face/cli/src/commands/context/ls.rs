@@ -4,8 +4,9 @@ use crate::command::{Args, Command, Invocation};
 use crate::config::ContextMeta;
 use crate::error::Result;
 use crate::flags::{Flag, STRING};
-use crate::output;
+use crate::output::{self, natural};
 use crate::output::listing::{Column, Listing};
+use crate::output::template::go_escape;
 
 pub(crate) static COMMAND: Command = Command {
     name: "ls",
@@ -30,12 +31,17 @@ const FLAGS: &[Flag] = &[
 async fn run(invocation: Invocation) -> Result<u8> {
     let matches = &invocation.matches;
     let current = invocation.engine.context_name();
-    let mut contexts = vec![super::default_context()];
-    contexts.extend(super::store(&invocation).list());
+    let mut contexts = super::store(&invocation).list();
+    contexts.push(super::default_context());
+    contexts.sort_by(|a, b| natural::compare(&a.name, &b.name));
     let rows: Vec<Row> =
         contexts.into_iter().map(|context| Row { current: context.name == current, context }).collect();
-    output::text(&listing(matches.on("quiet")).render(&rows, matches.text("format"), matches.on("quiet"))?);
-    if std::env::var_os("DOCKER_HOST").is_some_and(|host| !host.is_empty()) {
+    let text = match matches.text("format") {
+        "json" | "{{json .}}" if !matches.on("quiet") => rows.iter().map(json).collect(),
+        format => listing(matches.on("quiet")).render(&rows, format, matches.on("quiet"))?,
+    };
+    output::text(&text);
+    if current == "default" && std::env::var_os("DOCKER_HOST").is_some_and(|host| !host.is_empty()) {
         output::warn(
             "Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the \
              global --context flag, or unset DOCKER_HOST environment variable.",
@@ -47,6 +53,18 @@ async fn run(invocation: Invocation) -> Result<u8> {
 struct Row {
     current: bool,
     context: ContextMeta,
+}
+
+/// Here `Current` is a truth value.
+fn json(row: &Row) -> String {
+    let value = serde_json::json!({
+        "Current": row.current,
+        "Description": row.context.description(),
+        "DockerEndpoint": row.context.host(),
+        "Error": "",
+        "Name": row.context.name,
+    });
+    go_escape(&value.to_string()) + "\n"
 }
 
 fn listing(quiet: bool) -> Listing<Row> {

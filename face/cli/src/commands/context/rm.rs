@@ -45,8 +45,9 @@ fn remove(
         config.set("currentContext", None);
         config.save()?;
     }
-    match store.remove(name) {
+    match store.find(name) {
         Err(_) if force => Ok(()),
-        other => other,
+        Err(_) => Err(Failure::new(format!("context {name:?} does not exist"))),
+        Ok(_) => store.remove(name),
     }
 }

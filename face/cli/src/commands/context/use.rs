@@ -24,12 +24,12 @@ async fn run(invocation: Invocation) -> Result<u8> {
     config.set("currentContext", Some(name).filter(|name| *name != "default"));
     config.save()?;
     output::line(name);
-    if std::env::var_os("DOCKER_HOST").is_some_and(|host| !host.is_empty()) {
+    output::warn(&format!("Current context is now {name:?}"));
+    if name != "default" && std::env::var_os("DOCKER_HOST").is_some_and(|host| !host.is_empty()) {
         output::warn(&format!(
             "Warning: DOCKER_HOST environment variable overrides the active context. To use {name:?}, either set the \
              global --context flag, or unset DOCKER_HOST environment variable."
         ));
     }
-    output::warn(&format!("Current context is now {name:?}"));
     Ok(0)
 }

@@ -51,7 +51,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
     let query = Query::new().flag("all", matches.on("all")).filters(&filters);
     let images: Vec<ImageSummary> = client.get("/images/json", &query).await?;
     let wants_digests = matches.on("digests");
-    let digests = wants_digests || format.contains(".Digest");
+    let digests = wants_digests || format.contains("{{.Digest}}");
     let trunc = !matches.on("no-trunc");
     let rows: Vec<Row> = images.iter().flat_map(|image| rows(image, trunc, digests)).collect();
     output::text(&listing(wants_digests).render(&rows, format, matches.on("quiet"))?);

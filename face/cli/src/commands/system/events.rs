@@ -62,7 +62,7 @@ impl Form {
     fn parse(text: &str) -> Result<Self> {
         match text {
             "" => Ok(Self::Line),
-            "json" => Ok(Self::Json),
+            "json" | "{{json .}}" => Ok(Self::Json),
             text => template::Format::parse_lenient(text).map(Self::Template),
         }
     }

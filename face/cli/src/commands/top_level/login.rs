@@ -34,6 +34,11 @@ async fn run(invocation: Invocation) -> Result<u8> {
     let key =
         if invocation.arg(0).is_empty() { auth::HUB.to_owned() } else { auth::key(&registry).to_owned() };
     let stored = auth::find(invocation.engine.config(), &key);
+    let matches = &invocation.matches;
+    let asked = !matches.text("username").is_empty()
+        || !matches.text("password").is_empty()
+        || matches.on("password-stdin");
+    let known = stored.is_some() && !asked;
     let mut credentials = credentials(&invocation, stored)?;
     credentials.serveraddress = key.clone();
     let client = invocation.engine.client().await?;
@@ -43,7 +48,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
         credentials.identitytoken = response.identity_token;
     }
     let mut config = invocation.engine.config().clone();
-    if config.text("credsStore").is_empty() && config.value("credHelpers").is_none() {
+    if !known && config.text("credsStore").is_empty() && config.value("credHelpers").is_none() {
         output::warn(&format!(
             "\nWARNING! Your credentials are stored unencrypted in '{}'.\nConfigure a credential helper to remove this \
              warning. See\nhttps://docs.docker.com/go/credential-store/\n",
@@ -76,7 +81,11 @@ fn credentials(invocation: &Invocation, stored: Option<AuthConfig>) -> Result<Au
         && password.is_empty()
         && let Some(stored) = stored
     {
-        output::line("Authenticating with existing credentials...");
+        output::warn(&format!(
+            "Authenticating with existing credentials... [Username: {}]\n\n Info -> To login with a different account, \
+             run 'hull logout' followed by 'hull login'\n\n",
+            stored.username
+        ));
         return Ok(stored);
     }
     let terminal = crate::terminal::stdin_is_terminal();
