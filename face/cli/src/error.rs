@@ -21,11 +21,6 @@ impl Failure {
         Self { message: message.into(), status: 1, ..Self::default() }
     }
 
-    /// Ends with a status and without a message: everything was said already.
-    pub(crate) fn silent(status: u8) -> Self {
-        Self { status, ..Self::default() }
-    }
-
     pub(crate) fn with_status(mut self, status: u8) -> Self {
         self.status = status;
         self

@@ -28,7 +28,10 @@ async fn run(invocation: Invocation) -> Result<u8> {
     if !wanted.is_empty() {
         let (port, proto) = nat::split_proto(wanted);
         if nat::parse_range(port).is_none_or(|(first, last)| first != last) {
-            return Err(format!("Error: invalid port ({port}): strconv.ParseUint: parsing {port:?}: invalid syntax").into());
+            return Err(format!(
+                "Error: invalid port ({port}): strconv.ParseUint: parsing {port:?}: invalid syntax"
+            )
+            .into());
         }
         let key = format!("{port}/{proto}");
         let Some(Some(bindings)) = ports.get(&key) else {

@@ -4,9 +4,9 @@ use crate::command::{Args, Command, Invocation};
 use crate::config::ContextMeta;
 use crate::error::Result;
 use crate::flags::{Flag, STRING};
-use crate::output::{self, natural};
 use crate::output::listing::{Column, Listing};
 use crate::output::template::go_escape;
+use crate::output::{self, natural};
 
 pub(crate) static COMMAND: Command = Command {
     name: "ls",

@@ -190,10 +190,13 @@ mod tests {
             [&image, &dangling].into_iter().flat_map(|image| rows(image, true, false)).collect();
         assert_eq!(
             listing(false).render(&rows, "", false).unwrap_or_else(|f| f.message),
-            "REPOSITORY         TAG       IMAGE ID       CREATED   SIZE\n\
-             busybox            latest    0123456789ab   N/A       4.04MB\n\
-             localhost:5000/b   1         0123456789ab   N/A       4.04MB\n\
-             <none>             <none>    0123456789ab   N/A       4.04MB\n"
+            format!(
+                "REPOSITORY         TAG       IMAGE ID       CREATED        SIZE\n\
+                 busybox            latest    0123456789ab   {age}   4.04MB\n\
+                 localhost:5000/b   1         0123456789ab   {age}   4.04MB\n\
+                 <none>             <none>    0123456789ab   {age}   4.04MB\n",
+                age = human::ago(0)
+            )
         );
         let digests = super::rows(&image, true, true);
         assert_eq!(

@@ -33,8 +33,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
         return Err("cowardly refusing to save to a terminal. Use the -o flag or redirect".into());
     }
     check_output("save image", output)?;
-    let mut query =
-        Query::new().set_nonempty("platform", platform(&invocation.matches, "platform")?);
+    let mut query = Query::new().set_nonempty("platform", platform(&invocation.matches, "platform")?);
     for name in &invocation.matches.args {
         query = query.set("names", name);
     }

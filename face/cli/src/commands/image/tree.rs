@@ -18,7 +18,8 @@ const MIN_NAME: usize = 12;
 /// Lists the images as a tree.
 pub(crate) async fn run(invocation: &Invocation) -> Result<u8> {
     let matches = &invocation.matches;
-    let unsupported = [("quiet", "quiet"), ("no-trunc", "no-trunc"), ("digests", "show-digest"), ("format", "format")];
+    let unsupported =
+        [("quiet", "quiet"), ("no-trunc", "no-trunc"), ("digests", "show-digest"), ("format", "format")];
     if let Some((_, name)) = unsupported.iter().find(|(flag, _)| matches.is_set(flag)) {
         return Err(format!("--{name} is not yet supported with --tree").into());
     }
@@ -42,7 +43,8 @@ pub(crate) async fn run(invocation: &Invocation) -> Result<u8> {
 }
 
 fn dangling(image: &ImageSummary) -> bool {
-    image.repo_tags.as_ref().is_none_or(Vec::is_empty) && image.repo_digests.as_ref().is_none_or(Vec::is_empty)
+    image.repo_tags.as_ref().is_none_or(Vec::is_empty)
+        && image.repo_digests.as_ref().is_none_or(Vec::is_empty)
 }
 
 /// An image.
@@ -122,7 +124,12 @@ struct Column {
 const COLUMNS: &[Column] = &[
     Column { title: "ID", width: 12, right: false, value: |details, _| details.id.clone() },
     Column { title: "DISK USAGE", width: 10, right: true, value: |details, _| details.disk_usage.clone() },
-    Column { title: "CONTENT SIZE", width: 12, right: true, value: |details, _| details.content_size.clone() },
+    Column {
+        title: "CONTENT SIZE",
+        width: 12,
+        right: true,
+        value: |details, _| details.content_size.clone(),
+    },
     Column { title: "EXTRA", width: 5, right: false, value: |details, style| style.chip(details.in_use) },
 ];
 
@@ -155,7 +162,10 @@ impl Style {
     fn legend(self, width: usize) -> String {
         let (text, shown) = match self.colors {
             true => (
-                format!("\x1b[1m\x1b[106m\x1b[30mi\x1b[0m\x1b[0m \x1b[96mInfo → \x1b[0m\x1b[0m {} In Use ", self.chip(true)),
+                format!(
+                    "\x1b[1m\x1b[106m\x1b[30mi\x1b[0m\x1b[0m \x1b[96mInfo → \x1b[0m\x1b[0m {} In Use ",
+                    self.chip(true)
+                ),
                 21,
             ),
             false => (format!("Info ->  {} In Use ", self.chip(true)), 18),
@@ -312,7 +322,10 @@ mod tests {
         let plain = draw(&tops(), 100, Style { colors: false });
         let colored = strip(&draw(&tops(), 100, Style { colors: true }));
         let branches = |text: &str| -> Vec<String> {
-            text.lines().filter(|line| line.contains("arm64") || line.starts_with("IMAGE")).map(str::to_owned).collect()
+            text.lines()
+                .filter(|line| line.contains("arm64") || line.starts_with("IMAGE"))
+                .map(str::to_owned)
+                .collect()
         };
         assert_eq!(branches(&plain), branches(&colored));
     }

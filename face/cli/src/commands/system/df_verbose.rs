@@ -69,7 +69,10 @@ impl Lists {
     fn container_rows(&self, trunc: bool) -> Vec<container::ls::Row> {
         // The size of a container is what it has written; its image is in the list above.
         let own = |container: &ContainerSummary| ContainerSummary { size_root_fs: 0, ..container.clone() };
-        self.containers.iter().map(|container| container::ls::Row { container: own(container), trunc }).collect()
+        self.containers
+            .iter()
+            .map(|container| container::ls::Row { container: own(container), trunc })
+            .collect()
     }
 
     fn volume_rows(&self) -> Vec<volume::ls::Row> {
@@ -82,7 +85,8 @@ impl Lists {
 }
 
 fn images() -> Listing<image::ls::Row> {
-    let default = ["Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers"];
+    let default =
+        ["Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers"];
     Listing { columns: image::ls::COLUMNS, default: default.to_vec(), quiet: "ID", labels: None }
 }
 
@@ -163,8 +167,18 @@ mod tests {
     fn blocks_of_tables() {
         let text = lists().tables().unwrap();
         let years = human::ago(1);
-        assert!(text.contains(&format!("web          1         0123456789ab   {years}   3MB       1MB           2MB           1\n")), "{text}");
-        assert!(text.contains(&format!("fedcba987654   web:1     \"x\"       0               1kB       {years}   Up        a\n")), "{text}");
+        assert!(
+            text.contains(&format!(
+                "web          1         0123456789ab   {years}   3MB       1MB           2MB           1\n"
+            )),
+            "{text}"
+        );
+        assert!(
+            text.contains(&format!(
+                "fedcba987654   web:1     \"x\"       0               1kB       {years}   Up        a\n"
+            )),
+            "{text}"
+        );
         assert!(text.contains("\nVOLUME NAME   LINKS     SIZE\ndata          1         12.35kB\n"), "{text}");
         assert!(text.contains("\nBuild cache usage: 4.096kB\n\nCACHE ID"), "{text}");
         assert!(text.contains("\nabc*       regular      4.1kB "), "{text}");

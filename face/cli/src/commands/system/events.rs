@@ -82,7 +82,10 @@ impl Form {
                     ("Time", "time"),
                     ("TimeNano", "timeNano"),
                 ] {
-                    let value = event.get(key).cloned().unwrap_or_else(|| if field.starts_with("Time") { 0.into() } else { "".into() });
+                    let value = event
+                        .get(key)
+                        .cloned()
+                        .unwrap_or_else(|| if field.starts_with("Time") { 0.into() } else { "".into() });
                     event[field] = value;
                 }
                 format.render_json(&event, &shown)

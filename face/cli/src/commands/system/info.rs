@@ -153,6 +153,9 @@ fn text(info: &SystemInfo, context: &str) -> String {
             report.0 += &format!("   Base: {}, Size: {}\n", pool.base, pool.size);
         }
     }
-    report.add("Firewall Backend", info.firewall_backend.as_ref().map_or("", |firewall| firewall.driver.as_str()));
+    report.add(
+        "Firewall Backend",
+        info.firewall_backend.as_ref().map_or("", |firewall| firewall.driver.as_str()),
+    );
     report.0 + "\n"
 }

@@ -54,9 +54,9 @@ async fn run(invocation: Invocation) -> Result<u8> {
             let value = json!({"Client": client, "Server": server});
             match format {
                 "json" => output::line(&value.to_string()),
-                format => {
-                    output::line(&template::Format::parse(format)?.render_json(&with_go_names(value.clone()), &value)?)
-                }
+                format => output::line(
+                    &template::Format::parse(format)?.render_json(&with_go_names(value.clone()), &value)?,
+                ),
             }
         }
     }
