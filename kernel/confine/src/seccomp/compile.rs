@@ -182,9 +182,17 @@ struct Condition {
     second: u64,
 }
 
+/// A name of a rule, looked up once for all ABIs.
+#[derive(Clone, Copy)]
+struct Call {
+    direct: Option<Syscall>,
+    /// How i386 multiplexes it.
+    multiplexed: Option<(u32, u64)>,
+}
+
 /// A rule with its action resolved.
-struct Rule<'a> {
-    names: &'a [String],
+struct Rule {
+    calls: Vec<Call>,
     answer: u32,
     /// Whether it can change any verdict.
     effective: bool,
@@ -193,12 +201,12 @@ struct Rule<'a> {
     any: bool,
 }
 
-fn rules(policy: &LinuxSeccomp) -> Result<Vec<Rule<'_>>, CompileError> {
+fn rules(policy: &LinuxSeccomp) -> Result<Vec<Rule>, CompileError> {
     let default = action(policy.default_action(), policy.default_errno_ret())?;
     policy.syscalls().iter().flatten().map(|syscall| resolve(syscall, default)).collect()
 }
 
-fn resolve(syscall: &LinuxSyscall, default: u32) -> Result<Rule<'_>, CompileError> {
+fn resolve(syscall: &LinuxSyscall, default: u32) -> Result<Rule, CompileError> {
     let names = syscall.names();
     let first = names.first().ok_or(CompileError::NoName)?;
     if syscall.action() == Action::ScmpActNotify && names.iter().any(|name| name == "write") {
@@ -219,7 +227,11 @@ fn resolve(syscall: &LinuxSyscall, default: u32) -> Result<Rule<'_>, CompileErro
         });
     }
     let answer = action(syscall.action(), syscall.errno_ret())?;
-    Ok(Rule { names, answer, effective: answer != default, conditions, any: compared.iter().any(|n| *n > 1) })
+    let calls = names
+        .iter()
+        .map(|name| Call { direct: Syscall::named(name), multiplexed: multiplexed(name) })
+        .collect();
+    Ok(Rule { calls, answer, effective: answer != default, conditions, any: compared.iter().any(|n| *n > 1) })
 }
 
 #[derive(Clone, Copy)]
@@ -247,7 +259,7 @@ struct Use {
 }
 
 /// Appends the ranges of `abi`: each entry is the first number of a range, which ends where the next begins.
-fn ranges(out: &mut Vec<(u32, Leaf)>, rules: &[Rule<'_>], abi: Abi, first: u32, answers: Answers) {
+fn ranges(out: &mut Vec<(u32, Leaf)>, rules: &[Rule], abi: Abi, first: u32, answers: Answers) {
     let (mut uses, last) = uses(rules, abi);
     uses.sort_by_key(|used| (used.number, used.rule));
     let mut next = first;
@@ -275,13 +287,13 @@ fn ranges(out: &mut Vec<(u32, Leaf)>, rules: &[Rule<'_>], abi: Abi, first: u32, 
 }
 
 /// The effective uses in `abi`, and the highest number any rule names.
-fn uses(rules: &[Rule<'_>], abi: Abi) -> (Vec<Use>, Option<u32>) {
+fn uses(rules: &[Rule], abi: Abi) -> (Vec<Use>, Option<u32>) {
     let mut uses = Vec::with_capacity(512);
     let mut last = None;
     for (index, rule) in rules.iter().enumerate() {
         let rule_index = index as u16;
-        for name in rule.names {
-            if let Some(number) = Syscall::named(name).and_then(|call| call.number(abi)) {
+        for call in &rule.calls {
+            if let Some(number) = call.direct.and_then(|direct| direct.number(abi)) {
                 last = last.max(Some(number));
                 if rule.effective {
                     uses.push(Use { number, rule: rule_index, selector: None });
@@ -289,7 +301,7 @@ fn uses(rules: &[Rule<'_>], abi: Abi) -> (Vec<Use>, Option<u32>) {
             }
             // A multiplexer's further arguments are in memory: a rule that compares them cannot be expressed.
             if abi == Abi::I386
-                && let Some((number, selector)) = multiplexed(name)
+                && let Some((number, selector)) = call.multiplexed
             {
                 last = last.max(Some(number));
                 if rule.effective && rule.conditions.is_empty() {
@@ -301,7 +313,7 @@ fn uses(rules: &[Rule<'_>], abi: Abi) -> (Vec<Use>, Option<u32>) {
     (uses, last)
 }
 
-fn leaf(rules: &[Rule<'_>], uses: &[Use]) -> Leaf {
+fn leaf(rules: &[Rule], uses: &[Use]) -> Leaf {
     let unconditional =
         |used: &&Use| used.selector.is_none() && rules[usize::from(used.rule)].conditions.is_empty();
     match uses.iter().find(unconditional) {
@@ -317,7 +329,7 @@ fn merged(mut ranges: Vec<(u32, Leaf)>) -> Vec<(u32, Leaf)> {
 }
 
 fn assemble(
-    rules: &[Rule<'_>],
+    rules: &[Rule],
     native: &[(u32, Leaf)],
     compat: &[(u32, Leaf)],
     default: u32,
@@ -343,13 +355,7 @@ fn section(out: &mut Vec<Instruction>, arch: u32, body: impl FnOnce(&mut Vec<Ins
 }
 
 /// A binary search tree over `ranges`; the accumulator holds the number.
-fn search(
-    out: &mut Vec<Instruction>,
-    rules: &[Rule<'_>],
-    ranges: &[(u32, Leaf)],
-    narrow: bool,
-    default: u32,
-) {
+fn search(out: &mut Vec<Instruction>, rules: &[Rule], ranges: &[(u32, Leaf)], narrow: bool, default: u32) {
     if let [(_, leaf)] = ranges {
         return emit_leaf(out, rules, leaf, narrow, default);
     }
@@ -368,7 +374,7 @@ fn search(
     search(out, rules, high, narrow, default);
 }
 
-fn emit_leaf(out: &mut Vec<Instruction>, rules: &[Rule<'_>], leaf: &Leaf, narrow: bool, default: u32) {
+fn emit_leaf(out: &mut Vec<Instruction>, rules: &[Rule], leaf: &Leaf, narrow: bool, default: u32) {
     let tests = match leaf {
         Leaf::Return(answer) => return out.push(statement(RETURN, *answer)),
         Leaf::Test(tests) => tests,
