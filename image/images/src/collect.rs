@@ -19,77 +19,62 @@ pub struct Freed {
     pub layer_bytes: u64,
 }
 
+/// Whether a blob or layer (by chain id) belongs to a recorded image. Asked while nobody can take or give back a
+/// lease: what is recorded before its lease is dropped is therefore never missed.
+pub type IsNeeded<'a> = &'a (dyn Fn(&Digest) -> bool + Sync);
+
 impl ImageStore {
-    /// Removes what only `image` needed and none of `keep` does, unless a lease protects it.
+    /// Removes those blobs and layers of `image` that are not needed and that no lease protects.
     ///
     /// # Errors
     /// When something cannot be removed.
-    pub fn release<'a>(
-        &self,
-        image: &Image,
-        keep: impl IntoIterator<Item = &'a Image>,
-    ) -> Result<Freed, ImageError> {
-        let blobs = image.blobs().cloned().collect();
+    pub fn release(&self, image: &Image, is_needed: IsNeeded<'_>) -> Result<Freed, ImageError> {
+        let blobs: HashSet<Digest> = image.blobs().cloned().collect();
         let chains = image.layers.iter().map(|layer| layer.chain_id.clone()).collect();
-        self.remove(&blobs, &chains, &Needed::by(keep))
+        self.remove(blobs, chains, is_needed)
     }
 
-    /// Removes all blobs and layers none of `keep` needs and no lease protects.
+    /// Removes all blobs and layers that are not needed and that no lease protects.
     ///
     /// # Errors
     /// When something cannot be listed or removed.
-    pub fn collect<'a>(&self, keep: impl IntoIterator<Item = &'a Image>) -> Result<Freed, ImageError> {
+    pub fn collect(&self, is_needed: IsNeeded<'_>) -> Result<Freed, ImageError> {
         let blobs = self.content().list()?.into_iter().map(|(digest, _)| digest).collect();
         let layers =
             self.layers().list().map_err(|source| ImageError::Layer { digest: "store".into(), source })?;
         let chains = layers.into_iter().map(|record| record.chain_id).collect();
-        self.remove(&blobs, &chains, &Needed::by(keep))
+        self.remove(blobs, chains, is_needed)
     }
 
     fn remove(
         &self,
-        blobs: &HashSet<Digest>,
-        chains: &HashSet<Digest>,
-        kept: &Needed,
+        blobs: HashSet<Digest>,
+        chains: HashSet<Digest>,
+        is_needed: IsNeeded<'_>,
     ) -> Result<Freed, ImageError> {
         let mut freed = Freed::default();
-        for digest in blobs.difference(&kept.blobs) {
-            let size = self.content().size(digest)?.unwrap_or(0);
-            if let Some(removed) = self.leases().unless_held(digest, || self.content().delete(digest))
+        for digest in blobs {
+            let size = self.content().size(&digest)?.unwrap_or(0);
+            let delete = || if is_needed(&digest) { Ok(false) } else { self.content().delete(&digest) };
+            if let Some(removed) = self.leases().unless_held(&digest, delete)
                 && removed?
             {
                 freed.blobs += 1;
                 freed.blob_bytes += size;
             }
         }
-        for chain_id in chains.difference(&kept.chains) {
-            let size = self.layers().record(chain_id).map_or(0, |record| record.size);
+        for chain_id in chains {
+            let size = self.layers().record(&chain_id).map_or(0, |record| record.size);
             // Only the renaming is done under the lock; deleting may take long.
-            let discarded = self.leases().unless_held(chain_id, || self.layers().discard(chain_id));
-            if let Some(discarded) = discarded
-                && let Some(trash) = discarded.map_err(ImageError::layer(chain_id))?
+            let discard = || if is_needed(&chain_id) { Ok(None) } else { self.layers().discard(&chain_id) };
+            if let Some(discarded) = self.leases().unless_held(&chain_id, discard)
+                && let Some(trash) = discarded.map_err(ImageError::layer(&chain_id))?
             {
-                trash.delete().map_err(ImageError::layer(chain_id))?;
+                trash.delete().map_err(ImageError::layer(&chain_id))?;
                 freed.layers += 1;
                 freed.layer_bytes += size;
             }
         }
         Ok(freed)
-    }
-}
-
-struct Needed {
-    blobs: HashSet<Digest>,
-    chains: HashSet<Digest>,
-}
-
-impl Needed {
-    fn by<'a>(images: impl IntoIterator<Item = &'a Image>) -> Needed {
-        let mut needed = Needed { blobs: HashSet::new(), chains: HashSet::new() };
-        for image in images {
-            needed.blobs.extend(image.blobs().cloned());
-            needed.chains.extend(image.layers.iter().map(|layer| layer.chain_id.clone()));
-        }
-        needed
     }
 }

@@ -20,7 +20,7 @@ mod store;
 
 pub use archive::{ArchiveError, LoadEvent};
 pub use build::NewLayer;
-pub use collect::Freed;
+pub use collect::{Freed, IsNeeded};
 pub use error::ImageError;
 pub use image::{Image, ImageLayer};
 pub use lease::Lease;

@@ -222,6 +222,9 @@ impl Actor {
         if volumes {
             self.discard_volumes().await;
         }
+        if let Err(error) = self.engine.image_released(&self.def.image_id).await {
+            tracing::warn!(container = self.def.short(), %error, "remove the image that waited for this container");
+        }
         Ok(())
     }
 

@@ -60,6 +60,12 @@ impl Engine {
         for (def, state, first) in plans {
             self.begin_task(def, state, first);
         }
+        let engine = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = engine.images_settle().await {
+                tracing::warn!(%error, "sweep images");
+            }
+        });
         Ok(())
     }
 

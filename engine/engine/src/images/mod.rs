@@ -7,6 +7,9 @@
 //! no record and is swept. Whoever makes an image holds a lease on its parts until the record is written, so that
 //! removal never takes what is about to be used.
 
+// Errors of the image store carry descriptors; they are turned into the engine's own where they arise.
+#![allow(clippy::result_large_err)]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -97,7 +100,6 @@ impl Engine {
     }
 
     /// A container of this image is gone: an image that was removed while the container was there goes too.
-    #[allow(dead_code)]
     pub(crate) async fn image_released(&self, id: &str) -> Result<()> {
         let Ok(id) = id.parse::<Digest>() else { return Ok(()) };
         let image = self.0.images.known().images.get(&id).cloned();
@@ -107,6 +109,34 @@ impl Engine {
             }
             _ => Ok(()),
         }
+    }
+
+    /// After a restart, when containers are known: finishes removals that were cut off or waited for containers that
+    /// are gone by now. Downloads that were begun stay for the next attempt.
+    pub(crate) async fn images_settle(&self) -> Result<()> {
+        let removed: Vec<String> = {
+            let known = self.0.images.known();
+            known
+                .images
+                .values()
+                .filter(|image| image.record.removed)
+                .map(|image| image.id().to_string())
+                .collect()
+        };
+        for id in removed {
+            self.image_released(&id).await?;
+        }
+        let engine = self.clone();
+        let freed = tokio::task::spawn_blocking(move || {
+            let images = &engine.0.images;
+            images.store.collect(&|part| images.known().needs(part))
+        })
+        .await?
+        .map_err(|error| Error::system("sweep images", error))?;
+        if freed != hull_images::Freed::default() {
+            tracing::info!(?freed, "removed what belonged to no image");
+        }
+        Ok(())
     }
 
     fn image_event(&self, action: &str, id: &Digest, name: &str) {

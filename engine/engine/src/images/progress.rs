@@ -13,6 +13,9 @@ use tokio::task::AbortHandle;
 use super::Progress;
 use crate::{Error, Kind, Result};
 
+/// How an action ended; errors are told to every follower.
+type Outcome = Result<(), (Kind, String)>;
+
 /// Where an action tells what it does.
 #[derive(Debug, Clone)]
 pub(super) struct Board(Arc<Inner>);
@@ -28,7 +31,7 @@ struct State {
     version: u64,
     /// Latest messages with the version they were told at.
     messages: Vec<(u64, JsonMessage)>,
-    outcome: Option<Result<(), (Kind, String)>>,
+    outcome: Option<Outcome>,
 }
 
 /// An action that runs as long as somebody follows it.
@@ -89,7 +92,7 @@ impl Board {
     }
 
     /// What was told since `seen`, in order; and the outcome once everything was told.
-    fn since(&self, seen: u64) -> (u64, Vec<JsonMessage>, Option<Result<(), (Kind, String)>>) {
+    fn since(&self, seen: u64) -> (u64, Vec<JsonMessage>, Option<Outcome>) {
         let state = self.state();
         let mut news: Vec<&(u64, JsonMessage)> =
             state.messages.iter().filter(|(version, _)| *version > seen).collect();

@@ -115,6 +115,13 @@ impl Known {
             .collect()
     }
 
+    /// Whether a blob or layer belongs to an image, those included that wait for their last container.
+    pub(super) fn needs(&self, part: &Digest) -> bool {
+        self.images
+            .values()
+            .any(|image| image.record.image.blobs().chain(image.chain()).any(|own| own == part))
+    }
+
     /// Images made from this one on this machine.
     pub(super) fn children_of(&self, id: &Digest) -> impl Iterator<Item = &Arc<Image>> {
         self.shown().filter(move |image| image.record.parent.as_ref() == Some(id))

@@ -36,7 +36,7 @@ impl Engine {
         let names = self.names_of(&id);
         let mut done = Vec::new();
         let mut by_name = false;
-        if is_given_by_id(&id, name) {
+        if self.is_given_by_id(&id, name) {
             if is_single_repository(&names) {
                 let checks = Checks { children: true, running: true, stopped: !force, references: false };
                 self.check_conflict(&id, checks)?;
@@ -100,6 +100,13 @@ impl Engine {
 
     fn names_of(&self, id: &Digest) -> Vec<Reference> {
         self.0.images.known().references_of(id)
+    }
+
+    /// Whether the image was given by (the beginning of) its id. A name that could be one as well is a name.
+    fn is_given_by_id(&self, id: &Digest, name: &str) -> bool {
+        let is_name =
+            parse_reference(name).is_ok_and(|name| self.0.images.known().by_reference(&name).is_some());
+        !is_name && (id.as_str().starts_with(name) || id.hex().starts_with(name))
     }
 
     /// Without `force`, the last name stays while a container uses the image: it would be left without any.
@@ -217,29 +224,28 @@ impl Engine {
     /// Removes an image's record and whatever belonged to it alone; gives back the layers that went, topmost first.
     pub(super) async fn image_forget(&self, image: &Arc<Image>) -> Result<Vec<Digest>> {
         self.store().delete(IMAGES, image.id().as_str(), Durability::Disk).await?;
-        let (kept, layers) = {
+        let layers: Vec<Digest> = {
             let mut known = self.0.images.known();
             known.images.remove(image.id());
-            let kept: Vec<hull_images::Image> =
-                known.images.values().map(|i| i.record.image.clone()).collect();
-            let still: BTreeSet<&Digest> = known.images.values().flat_map(|i| i.chain()).collect();
-            let layers: Vec<Digest> = image.chain().rev().filter(|l| !still.contains(l)).cloned().collect();
-            (kept, layers)
+            image.chain().rev().filter(|layer| !known.needs(layer)).cloned().collect()
         };
-        let (store, image) = (self.0.images.store.clone(), image.record.image.clone());
-        tokio::task::spawn_blocking(move || store.release(&image, &kept))
-            .await?
-            .map_err(|error| Error::system("remove image", error))?;
+        let (engine, image) = (self.clone(), image.record.image.clone());
+        tokio::task::spawn_blocking(move || {
+            let images = &engine.0.images;
+            images.store.release(&image, &|part| images.known().needs(part))
+        })
+        .await?
+        .map_err(|error| Error::system("remove image", error))?;
         Ok(layers)
     }
 
     /// Removes blobs and layers that no image is made of, left by interrupted actions; gives back their bytes.
     pub(crate) async fn sweep(&self) -> Result<u64> {
-        let kept: Vec<hull_images::Image> =
-            self.0.images.known().images.values().map(|image| image.record.image.clone()).collect();
-        let store = self.0.images.store.clone();
+        let engine = self.clone();
         tokio::task::spawn_blocking(move || {
-            let freed = store.collect(&kept)?;
+            let images = &engine.0.images;
+            let store = &images.store;
+            let freed = store.collect(&|part| images.known().needs(part))?;
             let partial = store.content().remove_partial()?;
             Ok::<u64, hull_images::ImageError>(freed.blob_bytes + freed.layer_bytes + partial)
         })
@@ -301,11 +307,6 @@ pub(super) fn new_name(repository: &str, tag: Option<&str>) -> Result<Reference>
         Some(tag) => reference.with_tag(tag).map_err(invalid),
         None => Ok(reference.or_default_tag()),
     }
-}
-
-/// Whether the image was given by (the beginning of) its id.
-fn is_given_by_id(id: &Digest, name: &str) -> bool {
-    id.as_str().starts_with(name) || id.hex().starts_with(name)
 }
 
 /// Whether an image has at most one tag, and digests of its repository only.

@@ -206,5 +206,7 @@ async fn what_interrupted_actions_left_is_swept() {
     assert_eq!(engine.sweep().await.expect("sweep"), 0, "not while blobs come in");
     drop(held);
     assert_eq!(engine.sweep().await.expect("sweep"), 9);
+    store.content().put(b"more").expect("put");
+    engine.images_settle().await.expect("settle");
     assert_eq!(blobs_and_layers(&dir), before);
 }
