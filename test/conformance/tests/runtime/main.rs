@@ -43,8 +43,8 @@ suite!(hull:
     lifecycle::misuse_is_refused
     lifecycle::force_deletes_a_running_container
     lifecycle::deleting_leaves_nothing
-    lifecycle::a_missing_command_is_127_and_leaves_nothing
-    lifecycle::a_file_that_cannot_be_executed_is_126
+    lifecycle::a_missing_command_is_told_and_leaves_nothing
+    lifecycle::a_file_that_cannot_be_executed_is_told
     lifecycle::a_broken_configuration_is_refused
     lifecycle::list_tells_containers
     lifecycle::ps_tells_processes
@@ -92,6 +92,8 @@ suite!(runc:
     lifecycle::misuse_is_refused
     lifecycle::force_deletes_a_running_container
     lifecycle::deleting_leaves_nothing
+    lifecycle::a_missing_command_is_told_and_leaves_nothing
+    lifecycle::a_file_that_cannot_be_executed_is_told
     lifecycle::a_broken_configuration_is_refused
     lifecycle::list_tells_containers
     lifecycle::ps_tells_processes

@@ -99,7 +99,6 @@ pub(crate) fn exec_codes(runtime: &Runtime) -> Result<()> {
     let missing = runtime.call(&["exec", bundle.id(), "nosuch"])?;
     ensure!(missing.code != 0 && missing.stderr.contains("executable file not found in $PATH"), "{missing}");
     if runtime.is_own() {
-        ensure!(missing.code == 127, "{missing}");
         let killed = runtime.call(&["exec", bundle.id(), "/bin/sh", "-c", "kill -9 $$"])?;
         ensure!(killed.code == 137, "{killed}");
     }
