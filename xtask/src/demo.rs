@@ -70,7 +70,10 @@ impl Stage<'_> {
     }
 
     fn show(&self, why: &str, typed: &str, mut command: Command) -> Result<()> {
-        println!("\n\x1b[2m# {why}\x1b[0m\n\x1b[1m$ {typed}\x1b[0m");
+        if !why.is_empty() {
+            println!("\n\x1b[2m# {why}\x1b[0m");
+        }
+        println!("\x1b[1m$ {typed}\x1b[0m");
         std::io::stdout().flush()?;
         let status = command.stdin(Stdio::null()).status().with_context(|| shown(&command))?;
         ensure!(status.success(), "{typed} failed ({status})");
@@ -113,7 +116,7 @@ fn web_server(stage: &Stage, host: &TestHost, nginx: &Path, busybox: &Path) -> R
         &["run", "-d", "--name", "web", "-p", "8080:80", "nginx"],
     )?;
     let url = format!("http://{}:8080/", host::ADDRESS);
-    let fetch = |command: Command| host::with(command, &["wget", "-q", "-T", "10", "-O", "-", &url]);
+    let fetch = |command: Command| host::with(command, &["wget", "-q", "-O", "-", &url]);
     wait::until("nginx to answer", || hull_fixtures::Ran::new(fetch(host.outside(busybox))).ok()?.ok().ok())?;
     stage.show(
         "Fetched by another machine on the network.",

@@ -176,8 +176,10 @@ impl Ground<'_> {
     /// When it does not answer.
     pub fn fetch(&self, from_outside: bool, url: &str) -> Result<String> {
         let busybox = image::busybox_program()?;
+        // Its own option for a time limit crashes in the static build.
+        let program = busybox.to_str().context("path")?;
         let command = if from_outside { self.host.outside(&busybox) } else { self.host.command(&busybox) };
-        Ran::new(with(command, &["wget", "-q", "-T", "10", "-O", "-", url]))?.ok()
+        Ran::new(with(command, &["timeout", "10", program, "wget", "-q", "-O", "-", url]))?.ok()
     }
 }
 

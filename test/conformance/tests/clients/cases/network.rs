@@ -62,7 +62,7 @@ pub(crate) fn ports_from_everywhere(ground: &Ground) -> Result<()> {
         .collect();
     ensure!(!given.is_empty() && outside(given[0])? == "hello", "{given:?}");
     // From another container, through the host's address.
-    let through = ground.sh(&[], &format!("wget -q -T 10 -O - http://{}:8080/", host::ADDRESS))?;
+    let through = ground.sh(&[], &format!("timeout 10 wget -q -O - http://{}:8080/", host::ADDRESS))?;
     ensure!(through == "hello", "{through}");
     ground.refused(
         &["run", "-d", "--name", "second", "-p", "8080:80", "busybox", "sleep", "9"],
@@ -98,7 +98,7 @@ pub(crate) fn own_networks(ground: &Ground) -> Result<()> {
     let inside = ground
         .sh(&["--network", "mine"], "wget -q -O - http://10.77.0.33/; ip route | grep -o 'via 10.77.0.9'")?;
     ensure!(inside == "hello\nvia 10.77.0.9", "{inside}");
-    let apart = ground.sh(&[], "wget -q -T 2 -O - http://10.77.0.33/ || echo apart")?;
+    let apart = ground.sh(&[], "timeout 2 wget -q -O - http://10.77.0.33/ || echo apart")?;
     ensure!(apart == "apart", "networks are not isolated from each other: {apart}");
     let told = ground.ok(&[
         "network",

@@ -144,7 +144,7 @@ pub(crate) fn file_systems(ground: &Ground) -> Result<()> {
     ensure!(said.contains("Read-only file system") && said.ends_with("scratch\n1\n1"), "{said}");
     let masked = ground.sh(&[], "cat /proc/kcore 2>/dev/null | head -c 10 | wc -c; ls /sys/firmware | wc -l; echo 1 2>/dev/null >/proc/sys/kernel/panic || echo ro")?;
     ensure!(masked == "0\n0\nro", "{masked}");
-    let device = ground.sh(&["--device", "/dev/full:/dev/other:rw"], "echo x 2>&1 > /dev/other")?;
+    let device = ground.sh(&["--device", "/dev/full:/dev/other:rw"], "echo x 2>&1 > /dev/other; true")?;
     ensure!(device.contains("No space left"), "{device}");
     Ok(())
 }
