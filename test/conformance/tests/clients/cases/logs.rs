@@ -37,7 +37,8 @@ pub(crate) fn follow_ends_with_the_container(ground: &Ground) -> Result<()> {
     let id = ground.up(&[], script)?;
     wait::until("the first line", || ground.ok(&["logs", &id]).ok().filter(|log| log == "first"))?;
     let following = ground.spawn(&["logs", "-f", &id])?;
-    ground.ok(&["exec", &id, "touch", "/go"])?;
+    // The container may end, and this with it, before it has told so.
+    ground.call(&["exec", &id, "touch", "/go"])?;
     let output = following.wait_with_output()?;
     ensure!(output.stdout == b"first\nlast\n", "{output:?}");
     Ok(())

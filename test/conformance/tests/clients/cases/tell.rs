@@ -121,5 +121,5 @@ pub(crate) fn ports(ground: &Ground) -> Result<()> {
     ensure!(ground.ok(&["port", "box", "80"])? == "127.0.0.1:8080");
     let shown = ground.ok(&["ps", "--format", "{{.Ports}}"])?;
     ensure!(shown.contains("127.0.0.1:8080->80/tcp"), "{shown}");
-    ground.refused(&["port", "box", "81"], 1, "no public port '81' published for box")
+    ground.refused(&["port", "box", "81"], 1, "No public port '81' published for box")
 }
