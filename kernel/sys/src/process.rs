@@ -130,6 +130,17 @@ pub fn clone3(args: CloneArgs<'_>) -> Result<Forked> {
     Ok(Forked::Parent { pid: pid as i32, pidfd })
 }
 
+/// `fork(2)`, for where `clone3` is filtered (the default seccomp policy answers ENOSYS): `None` in the child, the child's
+/// pid in the caller. Fails with `EDEADLK` when the process has more than one thread, as [`clone3`] does.
+pub fn fork() -> Result<Option<i32>> {
+    if !single_threaded() {
+        return Err(Errno::DEADLK);
+    }
+    // SAFETY: the process has a single thread, so the child finds no lock held by a thread it does not have.
+    let pid = check(unsafe { libc::fork() }.into())?;
+    Ok((pid != 0).then_some(pid as i32))
+}
+
 /// Ends the process at once: no exit handlers, no flushing of the parent's buffers.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit has no preconditions.

@@ -11,8 +11,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 
-use hull_sys::process::{self, CloneArgs, Forked};
-use hull_sys::signal;
+use hull_sys::{process, signal};
 use rustix::event::PollFd;
 use rustix::process::{Pid, WaitOptions};
 
@@ -90,10 +89,7 @@ pub fn run(command: &[OsString]) -> Result<i32, Error> {
     signal::block(&[SIGTTIN, SIGTTOU]).map_err(Error::Signals)?;
     let signals = signal::signalfd(&watched).map_err(Error::Signals)?;
     let (mut failure, report) = std::io::pipe().map_err(Error::Pipe)?;
-    let child = match process::clone3(CloneArgs::default()).map_err(Error::Fork)? {
-        Forked::Child => become_command(program, args, report),
-        Forked::Parent { pid, .. } => pid,
-    };
+    let Some(child) = process::fork().map_err(Error::Fork)? else { become_command(program, args, report) };
     drop(report);
     let mut errno = [0; 4];
     if failure.read_exact(&mut errno).is_ok() {
