@@ -46,8 +46,7 @@ impl Actor {
     pub(super) async fn settle_exit(&mut self, status: i64, oom_killed: bool, finished: Timestamp) {
         self.end_health();
         self.fail_asked();
-        self.detach_networks().await;
-        let ran = self.state.started_at.map_or(0, |started| finished.as_second() - started.as_second());
+        let ran = self.state.started_at.map_or(0, |started| finished.duration_since(started).as_secs());
         self.state.status = Status::Exited;
         self.state.pid = 0;
         self.state.exit_code = status;
@@ -60,6 +59,7 @@ impl Actor {
         }
         let (code, seconds) = (status.to_string(), ran.max(0).to_string());
         self.emit("die", &[("exitCode", &code), ("execDuration", &seconds)]);
+        self.detach_networks().await;
     }
 
     /// Removal, restart by hand, restart by policy, or rest: in this order.

@@ -88,10 +88,10 @@ pub(super) fn is_opaque(path: &Path) -> bool {
 
 /// A detached read-only mount of the layers.
 pub(super) fn mounted(layers: &[PathBuf]) -> Result<std::os::fd::OwnedFd> {
-    let mut lower = layers.to_vec();
-    if lower.len() == 1 {
+    let lower = layers.to_vec();
+    if let [only] = layers {
         // overlayfs without an upper layer wants two lower ones.
-        lower.push(lower[0].clone());
+        return hull_mount::bind(only, false).map_err(|error| Error::system("mount layer", error));
     }
     overlay(&Overlay { lower, upper: None, options: Vec::new() }, MountAttrFlags::MOUNT_ATTR_RDONLY)
         .map_err(|error| Error::system("mount layers", error))

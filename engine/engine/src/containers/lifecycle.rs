@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use hull_docker_api::{
-    ContainerPathStat, ContainerTop, ContainerUpdateRequest, ContainerUpdateResponse, ContainerWait,
-    ContainersPruned, FilesystemChange, Filters,
+    ContainerUpdateRequest, ContainerUpdateResponse, ContainerWait, ContainersPruned, Filters,
 };
 
 use super::actor::Command;
 use super::record::{Snapshot, Status};
-use super::{ExtractOptions, RemoveOptions, Stats, StopOptions, Wait, WaitCondition, list, signal};
-use crate::bytestream::ByteStream;
+use super::{RemoveOptions, StopOptions, Wait, WaitCondition, list, signal};
 use crate::{Engine, Error, Kind, Result};
 
 /// Container actions. `id` is always a name, an id or a unique beginning of an id.
@@ -128,47 +126,6 @@ impl Engine {
         );
         let containers_deleted = (!deleted.is_empty()).then_some(deleted);
         Ok(ContainersPruned { containers_deleted, space_reclaimed: reclaimed })
-    }
-
-    /// Its processes as `ps` shows them; `ps_args` empty for `-ef`.
-    pub async fn container_top(&self, _id: &str, _ps_args: &str) -> Result<ContainerTop> {
-        Err(Error::not_implemented("container top"))
-    }
-
-    /// Samples of its use of resources: one, or one per second with `stream`; `one_shot` does not wait for a second
-    /// sample to fill `precpu_stats`.
-    pub async fn container_stats(&self, _id: &str, _stream: bool, _one_shot: bool) -> Result<Stats> {
-        Err(Error::not_implemented("container stats"))
-    }
-
-    /// What a path inside the container is.
-    pub async fn container_stat_path(&self, _id: &str, _path: &str) -> Result<ContainerPathStat> {
-        Err(Error::not_implemented("container copy"))
-    }
-
-    /// A path inside the container as a tar archive.
-    pub async fn container_archive(&self, _id: &str, _path: &str) -> Result<(ContainerPathStat, ByteStream)> {
-        Err(Error::not_implemented("container copy"))
-    }
-
-    /// Unpacks a tar archive (plain, gzip, zstd) into a directory of the container.
-    pub async fn container_extract(
-        &self,
-        _id: &str,
-        _options: ExtractOptions,
-        _archive: ByteStream,
-    ) -> Result<()> {
-        Err(Error::not_implemented("container copy"))
-    }
-
-    /// The whole root file system as a tar archive.
-    pub async fn container_export(&self, _id: &str) -> Result<ByteStream> {
-        Err(Error::not_implemented("container export"))
-    }
-
-    /// What differs from the image.
-    pub async fn container_changes(&self, _id: &str) -> Result<Vec<FilesystemChange>> {
-        Err(Error::not_implemented("container diff"))
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{Config, Engine, EngineId, Error, Result};
 
 mod actions;
 mod actor;
+mod archive;
 mod attach;
 mod copy_up;
 mod create;
@@ -41,9 +42,12 @@ mod neighbours;
 mod reconcile;
 mod record;
 mod registry;
+mod rootfs;
 mod signal;
 mod spec;
 mod start;
+mod stats;
+mod top;
 mod update;
 mod validate;
 
