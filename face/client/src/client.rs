@@ -241,7 +241,7 @@ impl Client {
             endpoint: self.endpoint.to_string(),
             reason: error.to_string(),
         })?;
-        let mut connection = match self.take_idle() {
+        let mut connection = match self.take_idle().await {
             Some(connection) => connection,
             None => self.open().await?,
         };
@@ -249,8 +249,10 @@ impl Client {
         Ok(Reply { response, connection: Some(connection) })
     }
 
-    fn take_idle(&self) -> Option<SendRequest<Body>> {
-        lock(&self.idle).take().filter(|connection| connection.is_ready())
+    /// The idle connection, unless the engine has closed it meanwhile.
+    async fn take_idle(&self) -> Option<SendRequest<Body>> {
+        let mut connection = lock(&self.idle).take()?;
+        connection.ready().await.is_ok().then_some(connection)
     }
 
     async fn open(&self) -> Result<SendRequest<Body>, Error> {

@@ -93,9 +93,14 @@ impl Session {
     async fn run(self, config: &ContainerConfig, sig_proxy: bool) -> Result<u8> {
         let signals = sig_proxy.then(|| signals::forward(&self.client, &self.id));
         let condition = if self.removed { "removed" } else { "next-exit" };
-        // Both must be in place before the start, on connections of their own; neither depends on the other.
-        let (upgraded, waiting) =
-            tokio::join!(self.attach(config), self.client.container_wait(&self.id, condition));
+        // Both must be in place before the start, on connections of their own; neither depends on the other, nor
+        // does opening the connection the start will use.
+        let (upgraded, waiting, connected) = tokio::join!(
+            self.attach(config),
+            self.client.container_wait(&self.id, condition),
+            self.client.connect()
+        );
+        connected?;
         let waiting = waiting?;
         let started = self.client.container_action(&self.id, "start", &Query::new()).await;
         if let Err(error) = started {
