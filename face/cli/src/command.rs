@@ -21,8 +21,11 @@ pub(crate) struct Command {
     pub(crate) flags: &'static [Flag],
     /// Flags may follow arguments.
     pub(crate) interspersed: bool,
-    pub(crate) run: fn(Invocation) -> Pin<Box<dyn Future<Output = Result<u8>>>>,
+    pub(crate) run: Run,
 }
+
+/// The body of a command.
+pub(crate) type Run = fn(Invocation) -> Pin<Box<dyn Future<Output = Result<u8>>>>;
 
 /// How many arguments a command takes.
 #[derive(Clone, Copy)]

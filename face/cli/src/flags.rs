@@ -5,11 +5,14 @@
 
 use crate::error::{Failure, Result};
 
+/// A check of a value; the error is the reason for refusing it.
+type Check = fn(&str) -> Result<(), String>;
+
 /// A kind of value: its name in help texts and its check.
 #[derive(Clone, Copy)]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
-    check: fn(&str) -> Result<(), String>,
+    check: Check,
     switch: bool,
 }
 
@@ -24,7 +27,7 @@ pub(crate) struct Flag {
     pub(crate) hidden: bool,
     /// The flag this one is another name of.
     alias_of: Option<&'static str>,
-    check: Option<fn(&str) -> Result<(), String>>,
+    check: Option<Check>,
 }
 
 impl Flag {
@@ -52,8 +55,13 @@ impl Flag {
         Self { alias_of: Some(of), hidden: true, ..Self::new(kind, name, "") }
     }
 
+    /// A flag docker still takes and does not use any more.
+    pub(crate) const fn retired(kind: Kind, name: &'static str) -> Self {
+        Self { hidden: true, ..Self::new(kind, name, "") }
+    }
+
     /// Checks each value when it is parsed.
-    pub(crate) const fn check(mut self, check: fn(&str) -> Result<(), String>) -> Self {
+    pub(crate) const fn check(mut self, check: Check) -> Self {
         self.check = Some(check);
         self
     }
@@ -71,7 +79,7 @@ impl Flag {
     }
 }
 
-const fn kind(name: &'static str, check: fn(&str) -> Result<(), String>) -> Kind {
+const fn kind(name: &'static str, check: Check) -> Kind {
     Kind { name, check, switch: false }
 }
 

@@ -48,7 +48,7 @@ fn config(m: &Matches, exposed: PortSet, volumes: BTreeMap<String, Empty>) -> Re
         open_stdin: m.on("interactive"),
         env: Some(env::variables(&m.list("env-file"), &m.list("env"))?)
             .filter(|variables| !variables.is_empty()),
-        cmd: (!command.is_empty()).then(|| StrSlice(command)),
+        cmd: (!command.is_empty()).then_some(StrSlice(command)),
         healthcheck: health(m)?,
         image: m.args.first().cloned().unwrap_or_default(),
         volumes: Some(volumes),

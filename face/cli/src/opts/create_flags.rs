@@ -1,10 +1,10 @@
 //! The flags `run` and `create` share.
 
-use crate::flags::{BYTES, DECIMAL, DURATION, Flag, INT, LIST, MAP, STRING, UINT, UINT16, named};
+use crate::flags::{BOOL, BYTES, DECIMAL, DURATION, Flag, INT, LIST, MAP, STRING, UINT, UINT16, named};
 use crate::opts;
 
 /// See the module.
-pub(crate) const CREATE: [Flag; 100] = [
+pub(crate) const CREATE: [Flag; 102] = [
     Flag::new(LIST, "add-host", "Add a custom host-to-IP mapping (host:ip)").check(opts::extra_host),
     Flag::new(
         MAP,
@@ -143,6 +143,8 @@ pub(crate) const CREATE: [Flag; 100] = [
     Flag::alias(LIST, "net", "network").check(opts::network::check),
     Flag::alias(LIST, "net-alias", "network-alias"),
     Flag::alias(LIST, "dns-opt", "dns-option"),
+    Flag::retired(BYTES, "kernel-memory"),
+    Flag::retired(BOOL, "disable-content-trust"),
 ];
 
 /// Flags of two tables as one.

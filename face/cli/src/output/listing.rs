@@ -17,6 +17,9 @@ pub(crate) struct Column<T: ?Sized> {
     pub(crate) value: fn(&T) -> String,
 }
 
+/// The labels of an item.
+pub(crate) type LabelsOf<T> = fn(&T) -> &BTreeMap<String, String>;
+
 /// How a list is printed.
 pub(crate) struct Listing<T: 'static> {
     pub(crate) columns: &'static [Column<T>],
@@ -25,7 +28,7 @@ pub(crate) struct Listing<T: 'static> {
     /// The column printed alone by `--quiet`.
     pub(crate) quiet: &'static str,
     /// Labels of an item, for `.Label "key"`.
-    pub(crate) labels: Option<fn(&T) -> &BTreeMap<String, String>>,
+    pub(crate) labels: Option<LabelsOf<T>>,
 }
 
 impl<T: 'static> Listing<T> {

@@ -56,7 +56,27 @@ pub(crate) fn request(invocation: &Invocation) -> Result<ContainerCreateRequest>
             env.push(format!("{name}={value}"));
         }
     }
+    if invocation.matches.on("use-api-socket") {
+        mount_api_socket(invocation, &mut request)?;
+    }
     Ok(request)
+}
+
+/// `--use-api-socket`: the engine's socket in the container, where docker's clients look for it.
+fn mount_api_socket(invocation: &Invocation, request: &mut ContainerCreateRequest) -> Result<()> {
+    let location = invocation.engine.location()?;
+    let Some(socket) = location.endpoint.socket_path() else {
+        return Err("flag --use-api-socket can only be used with an engine on a unix socket".into());
+    };
+    let mount = hull_docker_api::Mount {
+        kind: "bind".to_owned(),
+        source: socket.display().to_string(),
+        target: "/var/run/docker.sock".to_owned(),
+        bind_options: Some(hull_docker_api::BindOptions::default()),
+        ..hull_docker_api::Mount::default()
+    };
+    request.host_config.get_or_insert_default().mounts.push(mount);
+    Ok(())
 }
 
 /// The engine's refusal with docker's prefix and hint; the shells' statuses for commands that cannot run.

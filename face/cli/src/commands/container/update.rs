@@ -38,6 +38,7 @@ const FLAGS: &[Flag] = &[
     Flag::new(BYTES, "memory-swap", "Swap limit equal to memory plus swap: -1 to enable unlimited swap"),
     Flag::new(INT, "pids-limit", "Tune container pids limit (set -1 for unlimited)"),
     Flag::new(STRING, "restart", "Restart policy to apply when a container exits"),
+    Flag::retired(BYTES, "kernel-memory"),
 ];
 
 async fn run(invocation: Invocation) -> Result<u8> {

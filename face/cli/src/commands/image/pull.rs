@@ -6,7 +6,7 @@ use hull_model::Reference;
 use crate::auth;
 use crate::command::{Args, Command, Invocation};
 use crate::error::{Failure, Result};
-use crate::flags::{Flag, STRING};
+use crate::flags::{BOOL, Flag, STRING};
 use crate::output;
 use crate::output::progress::{Sink, show};
 
@@ -25,6 +25,7 @@ const FLAGS: &[Flag] = &[
     Flag::switch("all-tags", "Download all tagged images in the repository").short('a'),
     Flag::new(STRING, "platform", "Set platform if server is multi-platform capable"),
     Flag::switch("quiet", "Suppress verbose output").short('q'),
+    Flag::retired(BOOL, "disable-content-trust"),
 ];
 
 async fn run(invocation: Invocation) -> Result<u8> {

@@ -6,7 +6,7 @@ use hull_model::Reference;
 use crate::auth;
 use crate::command::{Args, Command, Invocation};
 use crate::error::{Failure, Result};
-use crate::flags::{Flag, STRING};
+use crate::flags::{BOOL, Flag, STRING};
 use crate::output;
 use crate::output::progress::{Sink, show};
 
@@ -30,6 +30,7 @@ const FLAGS: &[Flag] = &[
         "Push a platform-specific manifest as a single-platform image to the registry.\nImage index won't be pushed, meaning that other manifests, including attestations won't be preserved.\n'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)",
     ),
     Flag::switch("quiet", "Suppress verbose output").short('q'),
+    Flag::retired(BOOL, "disable-content-trust"),
 ];
 
 async fn run(invocation: Invocation) -> Result<u8> {
