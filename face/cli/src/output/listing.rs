@@ -85,7 +85,7 @@ impl<T: 'static> Listing<T> {
     }
 
     fn templated_table(&self, items: &[T], format: &str) -> Result<String> {
-        let parsed = template::Format::parse(format)?;
+        let parsed = parse(format)?;
         let mut text = parsed.render(&self.header_data())?;
         text.push('\n');
         for item in items {
@@ -96,7 +96,7 @@ impl<T: 'static> Listing<T> {
     }
 
     fn templated(&self, items: &[T], format: &str) -> Result<String> {
-        let parsed = template::Format::parse(format)?;
+        let parsed = parse(format)?;
         items.iter().map(|item| Ok(parsed.render(&self.data(item))? + "\n")).collect()
     }
 
@@ -123,6 +123,11 @@ impl<T: 'static> Listing<T> {
         map.insert(Arc::from("Label"), label_function(last));
         Value::from(map)
     }
+}
+
+/// A list ends with status 1 whatever is wrong with its template.
+fn parse(format: &str) -> Result<template::Format> {
+    template::Format::parse(format).map_err(|failure| failure.with_status(1))
 }
 
 fn label_function(find: impl Fn(&str) -> String + Send + Sync + 'static) -> Value {

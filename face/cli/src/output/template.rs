@@ -9,7 +9,10 @@ use gotmpl::{MissingKey, Template, TemplateError, Value};
 use crate::error::{Failure, Result};
 
 /// A parsed template.
-pub(crate) struct Format(Template);
+pub(crate) struct Format {
+    template: Template,
+    text: String,
+}
 
 thread_local! {
     /// The JSON a template is executed on: `json` writes its objects in their own order.
@@ -33,7 +36,7 @@ impl Format {
         let text = text.replace(".Label \"", "call .Label \"").replace(".Label `", "call .Label `");
         functions(Template::new("").missing_key(missing))
             .parse(&text)
-            .map(Self)
+            .map(|template| Self { template, text: text.clone() })
             .map_err(|error| Failure::new(format!("template parsing error: {error}")).with_status(64))
     }
 
@@ -48,9 +51,30 @@ impl Format {
 
     /// Executes the template on a value.
     pub(crate) fn render(&self, data: &Value) -> Result<String> {
-        self.0
-            .execute_to_string(data)
-            .map_err(|error| Failure::new(format!("template parsing error: {error}")))
+        self.template.execute_to_string(data).map_err(|error| {
+            let reason = error.to_string();
+            let reason = self.where_missing(&reason).unwrap_or(reason);
+            Failure::new(format!("template parsing error: {reason}"))
+        })
+    }
+
+    /// Go's words for a key that is not there, with its place in the template.
+    fn where_missing(&self, reason: &str) -> Option<String> {
+        let key = reason.rsplit_once("map has no entry for key: ")?.1;
+        let name = |letter: char| letter.is_alphanumeric() || letter == '_';
+        let field = format!(".{key}");
+        let (at, _) = self
+            .text
+            .match_indices(&field)
+            .find(|(at, _)| !self.text[at + field.len()..].starts_with(name))?;
+        let chain = self.text[..at].trim_end_matches(|letter| name(letter) || letter == '.');
+        let (line, start) =
+            (chain.matches('\n').count() + 1, chain.rfind('\n').map_or(0, |newline| newline + 1));
+        let path = &self.text[chain.len()..at + field.len()];
+        let column = chain.len() - start + path.rfind('.').unwrap_or_default();
+        Some(format!(
+            "template: :{line}:{column}: executing \"\" at <{path}>: map has no entry for key {key:?}"
+        ))
     }
 }
 
@@ -220,7 +244,14 @@ mod tests {
 
     #[test]
     fn mistakes_are_told() {
-        assert!(render("{{.Foo}}").contains("Foo"), "{}", render("{{.Foo}}"));
+        assert_eq!(
+            render("{{.Foo}}"),
+            "template parsing error: template: :1:2: executing \"\" at <.Foo>: map has no entry for key \"Foo\""
+        );
+        assert_eq!(
+            render("{{.Name}}\n{{.State.Foo}}"),
+            "template parsing error: template: :2:8: executing \"\" at <.State.Foo>: map has no entry for key \"Foo\""
+        );
         assert!(render("{{.Foo").starts_with("template parsing error:"));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use hull_client::{Client, JsonLines, Query, empty, path_part};
-use hull_docker_api::StatsResponse;
+use hull_docker_api::{Event, Filters, StatsResponse};
 
 use crate::command::{Args, Command, Invocation};
 use crate::error::{Failure, Result};
@@ -78,34 +78,75 @@ async fn sample(client: &Client, name: &str, trunc: bool) -> Result<Row> {
     Ok(Row { asked: name.to_owned(), stats, trunc })
 }
 
+/// The newest sample of each container, by the order the containers came in.
 type Samples = Rc<std::cell::RefCell<BTreeMap<usize, Row>>>;
 
-/// Redraws the table twice a second from the streams of all containers.
+/// Redraws the table twice a second from the streams of all containers. Without names, containers that start later
+/// are shown too; with names, the command ends when all of them are gone.
 async fn stream(client: &Rc<Client>, invocation: &Invocation, format: &str, trunc: bool) -> Result<u8> {
     let samples = Samples::default();
-    let names = targets(client, invocation).await?;
-    let single = !invocation.matches.args.is_empty();
-    let mut followers = Vec::new();
-    for (index, name) in names.into_iter().enumerate() {
-        followers.push(tokio::task::spawn_local(follow(client.clone(), samples.clone(), index, name, trunc)));
+    let named = !invocation.matches.args.is_empty();
+    // Asked for before the list: what starts in between is not missed.
+    let (sender, mut started) = tokio::sync::mpsc::unbounded_channel();
+    if !named {
+        let events = starts(client).await?;
+        tokio::task::spawn_local(watch(events, sender));
     }
-    let terminal = crate::terminal::stdout_is_terminal();
+    let mut known = targets(client, invocation).await?;
+    let begin = |index: usize, name: String| {
+        tokio::task::spawn_local(follow(client.clone(), samples.clone(), index, name, trunc))
+    };
+    let mut followers: Vec<_> =
+        known.iter().cloned().enumerate().map(|(index, name)| begin(index, name)).collect();
     let mut tick = tokio::time::interval(std::time::Duration::from_millis(500));
     tick.tick().await;
     loop {
         tick.tick().await;
-        let text = {
-            let samples = samples.borrow();
-            let rows: Vec<Row> = samples.values().cloned().collect();
-            listing().render(&rows, format, false)?
-        };
-        let screen = if terminal { text.replace('\n', "\x1b[K\n") } else { text };
-        output::text(&if terminal { format!("\x1b[H{screen}\x1b[J") } else { screen });
-        if single && followers.iter().all(|follower| follower.is_finished()) {
+        while let Ok(id) = started.try_recv() {
+            // One that was listed may be started again: its stream ended when it stopped.
+            let index = known.iter().position(|known| *known == id).unwrap_or(known.len());
+            match followers.get_mut(index) {
+                Some(follower) if follower.is_finished() => *follower = begin(index, id),
+                Some(_) => {}
+                None => {
+                    followers.push(begin(index, id.clone()));
+                    known.push(id);
+                }
+            }
+        }
+        draw(&samples, format)?;
+        if named && followers.iter().all(|follower| follower.is_finished()) {
             for follower in followers {
                 follower.await.map_err(|error| Failure::new(error.to_string()))??;
             }
             return Ok(0);
+        }
+    }
+}
+
+fn draw(samples: &Samples, format: &str) -> Result<()> {
+    let rows: Vec<Row> = samples.borrow().values().cloned().collect();
+    let text = listing().render(&rows, format, false)?;
+    match crate::terminal::stdout_is_terminal() {
+        true => output::text(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"))),
+        false => output::text(&text),
+    }
+    Ok(())
+}
+
+/// Events of containers that start.
+async fn starts(client: &Client) -> Result<JsonLines> {
+    let mut filters = Filters::new();
+    filters.add("type", "container");
+    filters.add("event", "start");
+    let query = Query::new().filters(&filters);
+    Ok(JsonLines::new(client.send(hull_client::Method::GET, "/events", &query, empty(), &[]).await?))
+}
+
+async fn watch(mut events: JsonLines, started: tokio::sync::mpsc::UnboundedSender<String>) {
+    while let Ok(Some(event)) = events.next::<Event>().await {
+        if started.send(event.actor.id).is_err() {
+            return;
         }
     }
 }
