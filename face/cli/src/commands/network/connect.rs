@@ -47,7 +47,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
             ipv6_address: matches.text("ip6").to_owned(),
             link_local_ips: matches.comma_list("link-local-ip"),
         }),
-        links: links,
+        links,
         aliases: Some(matches.comma_list("alias")),
         driver_opts: Some(key_values(&options)),
         gw_priority: matches.int("gw-priority"),
