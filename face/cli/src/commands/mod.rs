@@ -2,6 +2,7 @@
 
 pub(crate) mod container;
 pub(crate) mod context;
+pub(crate) mod formats;
 pub(crate) mod image;
 pub(crate) mod network;
 pub(crate) mod system;

@@ -4,8 +4,9 @@ use hull_client::Query;
 use hull_docker_api::{ContainerSummary, Port};
 
 use crate::command::{Args, Command, Invocation};
+use crate::commands::formats;
 use crate::error::Result;
-use crate::flags::{FILTER, Flag, INT, STRING};
+use crate::flags::{FILTER, Flag, INT};
 use crate::output;
 use crate::output::human;
 use crate::output::listing::{Column, Listing, joined_labels};
@@ -24,11 +25,7 @@ pub(crate) static COMMAND: Command = Command {
 const FLAGS: &[Flag] = &[
     Flag::switch("all", "Show all containers (default shows just running)").short('a'),
     Flag::new(FILTER, "filter", "Filter output based on conditions provided").short('f'),
-    Flag::new(
-        STRING,
-        "format",
-        "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
-    ),
+    formats::LIST,
     Flag::new(INT, "last", "Show n last created containers (includes all states) (default -1)")
         .short('n')
         .default("-1"),

@@ -7,8 +7,9 @@ use hull_client::{Client, JsonLines, Query, empty, path_part};
 use hull_docker_api::{Event, Filters, StatsResponse};
 
 use crate::command::{Args, Command, Invocation};
+use crate::commands::formats;
 use crate::error::{Failure, Result};
-use crate::flags::{Flag, STRING};
+use crate::flags::Flag;
 use crate::output::listing::{Column, Listing};
 use crate::output::{self, human};
 
@@ -25,11 +26,7 @@ pub(crate) static COMMAND: Command = Command {
 
 const FLAGS: &[Flag] = &[
     Flag::switch("all", "Show all containers (default shows just running)").short('a'),
-    Flag::new(
-        STRING,
-        "format",
-        "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
-    ),
+    formats::LIST,
     Flag::switch("no-stream", "Disable streaming stats and only pull the first result"),
     Flag::switch("no-trunc", "Do not truncate output"),
 ];

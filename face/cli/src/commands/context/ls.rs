@@ -1,9 +1,10 @@
 //! `hull context ls`.
 
 use crate::command::{Args, Command, Invocation};
+use crate::commands::formats;
 use crate::config::ContextMeta;
 use crate::error::Result;
-use crate::flags::{Flag, STRING};
+use crate::flags::Flag;
 use crate::output::listing::{Column, Listing};
 use crate::output::template::go_escape;
 use crate::output::{self, natural};
@@ -19,14 +20,7 @@ pub(crate) static COMMAND: Command = Command {
     run: |invocation| Box::pin(run(invocation)),
 };
 
-const FLAGS: &[Flag] = &[
-    Flag::new(
-        STRING,
-        "format",
-        "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
-    ),
-    Flag::switch("quiet", "Only show context names").short('q'),
-];
+const FLAGS: &[Flag] = &[formats::LIST, Flag::switch("quiet", "Only show context names").short('q')];
 
 async fn run(invocation: Invocation) -> Result<u8> {
     let matches = &invocation.matches;

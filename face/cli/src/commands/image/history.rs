@@ -4,6 +4,7 @@ use hull_client::{Query, path_part};
 use hull_docker_api::HistoryItem;
 
 use crate::command::{Args, Command, Invocation};
+use crate::commands::formats;
 use crate::error::Result;
 use crate::flags::{Flag, STRING};
 use crate::output::listing::{Column, Listing};
@@ -21,11 +22,7 @@ pub(crate) static COMMAND: Command = Command {
 };
 
 const FLAGS: &[Flag] = &[
-    Flag::new(
-        STRING,
-        "format",
-        "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
-    ),
+    formats::LIST,
     Flag::switch("human", "Print sizes and dates in human readable format (default true)")
         .short('H')
         .default("true"),

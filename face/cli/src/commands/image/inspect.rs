@@ -1,6 +1,7 @@
 //! `hull image inspect`.
 
 use crate::command::{Args, Command, Invocation};
+use crate::commands::formats;
 use crate::commands::top_level::inspect::{Kind, inspect};
 use crate::error::Result;
 use crate::flags::{Flag, STRING};
@@ -17,8 +18,12 @@ pub(crate) static COMMAND: Command = Command {
 };
 
 const FLAGS: &[Flag] = &[
-    Flag::new(STRING, "format", "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates").short('f'),
-    Flag::new(STRING, "platform", "Inspect a specific platform of the multi-platform image.\nIf the image or the server is not multi-platform capable, the command will error out if the platform does not match.\n'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)"),
+    formats::INSPECT,
+    Flag::new(
+        STRING,
+        "platform",
+        "Inspect a specific platform of the multi-platform image.\nIf the image or the server is not multi-platform capable, the command will error out if the platform does not match.\n'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)",
+    ),
 ];
 
 async fn run(invocation: Invocation) -> Result<u8> {

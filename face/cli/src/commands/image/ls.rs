@@ -4,8 +4,9 @@ use hull_client::Query;
 use hull_docker_api::ImageSummary;
 
 use crate::command::{Args, Command, Invocation};
+use crate::commands::formats;
 use crate::error::Result;
-use crate::flags::{FILTER, Flag, STRING};
+use crate::flags::{FILTER, Flag};
 use crate::output::listing::{Column, Listing};
 use crate::output::{self, human};
 
@@ -24,11 +25,7 @@ const FLAGS: &[Flag] = &[
     Flag::switch("all", "Show all images (default hides intermediate images)").short('a'),
     Flag::switch("digests", "Show digests"),
     Flag::new(FILTER, "filter", "Filter output based on conditions provided").short('f'),
-    Flag::new(
-        STRING,
-        "format",
-        "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
-    ),
+    formats::LIST,
     Flag::switch("no-trunc", "Don't truncate output"),
     Flag::switch("quiet", "Only show image IDs").short('q'),
     Flag::switch("tree", "List multi-platform images as a tree (EXPERIMENTAL)"),

@@ -4,9 +4,10 @@ use hull_client::Query;
 use hull_docker_api::DiskUsage;
 
 use crate::command::{Args, Command, Invocation};
+use crate::commands::formats;
 use crate::commands::or_empty;
 use crate::error::Result;
-use crate::flags::{Flag, STRING};
+use crate::flags::Flag;
 use crate::output::listing::{Column, Listing};
 use crate::output::{self, human};
 
@@ -21,14 +22,8 @@ pub(crate) static COMMAND: Command = Command {
     run: |invocation| Box::pin(run(invocation)),
 };
 
-const FLAGS: &[Flag] = &[
-    Flag::new(
-        STRING,
-        "format",
-        "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
-    ),
-    Flag::switch("verbose", "Show detailed information on space usage").short('v'),
-];
+const FLAGS: &[Flag] =
+    &[formats::LIST, Flag::switch("verbose", "Show detailed information on space usage").short('v')];
 
 async fn run(invocation: Invocation) -> Result<u8> {
     let matches = &invocation.matches;

@@ -4,6 +4,7 @@ use hull_client::{JsonLines, Method, Query, empty};
 use hull_docker_api::Event;
 
 use crate::command::{Args, Command, Invocation};
+use crate::commands::formats;
 use crate::error::Result;
 use crate::flags::{FILTER, Flag, STRING};
 use crate::output::{self, template};
@@ -21,11 +22,7 @@ pub(crate) static COMMAND: Command = Command {
 
 const FLAGS: &[Flag] = &[
     Flag::new(FILTER, "filter", "Filter output based on conditions provided").short('f'),
-    Flag::new(
-        STRING,
-        "format",
-        "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
-    ),
+    formats::INSPECT_LONG,
     Flag::new(STRING, "since", "Show all events created since timestamp"),
     Flag::new(STRING, "until", "Stream events until this timestamp"),
 ];

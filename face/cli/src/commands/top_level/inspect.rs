@@ -4,6 +4,7 @@ use hull_client::{Client, Query, path_part};
 use serde_json::Value;
 
 use crate::command::{Args, Command, Invocation};
+use crate::commands::formats;
 use crate::error::{Failure, Result};
 use crate::flags::{Flag, STRING};
 use crate::output::{self, template};
@@ -20,7 +21,7 @@ pub(crate) static COMMAND: Command = Command {
 };
 
 const FLAGS: &[Flag] = &[
-    Flag::new(STRING, "format", "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates").short('f'),
+    formats::INSPECT,
     Flag::switch("size", "Display total file sizes if the type is container").short('s'),
     Flag::new(STRING, "type", "Only inspect objects of the given type"),
 ];

@@ -5,8 +5,9 @@ use hull_docker_api::{API_VERSION, Version};
 use serde_json::{Value, json};
 
 use crate::command::{Args, Command, Invocation};
+use crate::commands::formats;
 use crate::error::Result;
-use crate::flags::{Flag, STRING};
+use crate::flags::Flag;
 use crate::output::{self, template};
 
 pub(crate) static COMMAND: Command = Command {
@@ -20,9 +21,7 @@ pub(crate) static COMMAND: Command = Command {
     run: |invocation| Box::pin(run(invocation)),
 };
 
-const FLAGS: &[Flag] = &[
-    Flag::new(STRING, "format", "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates").short('f'),
-];
+const FLAGS: &[Flag] = &[formats::INSPECT];
 
 async fn run(invocation: Invocation) -> Result<u8> {
     let server = async {

@@ -1,9 +1,10 @@
 //! `hull volume inspect`.
 
 use crate::command::{Args, Command, Invocation};
+use crate::commands::formats;
 use crate::commands::top_level::inspect::{Kind, inspect};
 use crate::error::Result;
-use crate::flags::{Flag, STRING};
+use crate::flags::Flag;
 
 pub(crate) static COMMAND: Command = Command {
     name: "inspect",
@@ -16,9 +17,7 @@ pub(crate) static COMMAND: Command = Command {
     run: |invocation| Box::pin(run(invocation)),
 };
 
-const FLAGS: &[Flag] = &[
-    Flag::new(STRING, "format", "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates").short('f'),
-];
+const FLAGS: &[Flag] = &[formats::INSPECT];
 
 async fn run(invocation: Invocation) -> Result<u8> {
     inspect(&invocation, &[Kind::Volume]).await

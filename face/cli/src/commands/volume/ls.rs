@@ -6,8 +6,9 @@ use hull_client::Query;
 use hull_docker_api::{Volume, VolumeList};
 
 use crate::command::{Args, Command, Invocation};
+use crate::commands::formats;
 use crate::error::Result;
-use crate::flags::{FILTER, Flag, STRING};
+use crate::flags::{FILTER, Flag};
 use crate::output::listing::{Column, Listing, joined_labels};
 use crate::output::{self, human, natural};
 
@@ -25,11 +26,7 @@ pub(crate) static COMMAND: Command = Command {
 const FLAGS: &[Flag] = &[
     Flag::switch("cluster", "Display only cluster volumes, and use cluster volume list formatting"),
     Flag::new(FILTER, "filter", "Provide filter values (e.g. \"dangling=true\")").short('f'),
-    Flag::new(
-        STRING,
-        "format",
-        "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates",
-    ),
+    formats::LIST,
     Flag::switch("quiet", "Only display volume names").short('q'),
 ];
 
