@@ -86,6 +86,19 @@ fn failures() {
     assert!(engine.hull("network ls --format {{.Nope}}").1.contains("no entry for key \"Nope\""));
 }
 
+#[test]
+fn without_an_engine() {
+    let engine = Engine::start();
+    std::fs::remove_file(engine.directory.path().join("engine.sock")).unwrap();
+    let (out, err, status) = engine.hull("info");
+    assert!(out.starts_with("Client:\n Version:") && out.ends_with("\nServer:\n"), "{out}");
+    assert!(err.starts_with("Cannot connect to the Docker daemon at unix://"), "{err}");
+    assert_eq!(status, 1);
+    let (out, _, status) = engine.hull("version -f {{.Server.Version}}");
+    assert_eq!((out.as_str(), status), ("\n", 1));
+    assert_eq!(engine.hull("version -f {{.Client.Context}}").0, "default\n");
+}
+
 struct Engine {
     directory: tempfile::TempDir,
 }

@@ -23,12 +23,20 @@ pub(crate) static COMMAND: Command = Command {
 const FLAGS: &[Flag] = &[formats::INSPECT];
 
 async fn run(invocation: Invocation) -> Result<u8> {
-    let client = invocation.engine.client().await?;
-    let mut value: serde_json::Value = client.get("/info", &Query::new()).await?;
+    let (mut value, failure) = match server(&invocation).await {
+        Ok(value) => (value, None),
+        // What is known of this side is told before the failure.
+        Err(failure) => (serde_json::to_value(SystemInfo::default())?, Some(failure)),
+    };
     let format = invocation.matches.text("format");
     if format.is_empty() {
+        let client = client_text(&invocation.engine.context_name());
+        if let Some(failure) = failure {
+            output::text(&client);
+            return Err(failure);
+        }
         let info: SystemInfo = serde_json::from_value(value)?;
-        output::text(&text(&info, &invocation.engine.context_name()));
+        output::text(&(client + &text(&info)));
         info.warnings.iter().flatten().for_each(|warning| output::warn(warning));
         return Ok(0);
     }
@@ -49,7 +57,19 @@ async fn run(invocation: Invocation) -> Result<u8> {
         "json" => output::line(&value.to_string()),
         format => output::line(&template::Format::parse(format)?.render_json(&value, &value)?),
     }
-    Ok(0)
+    failure.map_or(Ok(0), Err)
+}
+
+async fn server(invocation: &Invocation) -> Result<serde_json::Value> {
+    let client = invocation.engine.client().await?;
+    Ok(client.get("/info", &Query::new()).await?)
+}
+
+fn client_text(context: &str) -> String {
+    format!(
+        "Client:\n Version:    {}\n Context:    {context}\n Debug Mode: false\n\nServer:\n",
+        env!("CARGO_PKG_VERSION")
+    )
 }
 
 /// Lines of `key: value`; what the engine does not tell is left out.
@@ -64,11 +84,8 @@ impl Report {
     }
 }
 
-fn text(info: &SystemInfo, context: &str) -> String {
-    let mut report = Report(format!(
-        "Client:\n Version:    {}\n Context:    {context}\n Debug Mode: false\n\nServer:\n",
-        env!("CARGO_PKG_VERSION")
-    ));
+fn text(info: &SystemInfo) -> String {
+    let mut report = Report(String::new());
     report.add("Containers", info.containers);
     report.add(" Running", info.containers_running);
     report.add(" Paused", info.containers_paused);

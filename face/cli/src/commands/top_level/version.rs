@@ -83,6 +83,10 @@ fn built(time: &str) -> String {
 
 /// Adds the names templates know keys by that differ from those in JSON.
 fn with_go_names(mut value: Value) -> Value {
+    if value["Server"].is_null() {
+        // Templates print nothing for an engine that does not answer.
+        value["Server"] = serde_json::to_value(Version::default()).unwrap_or_default();
+    }
     for side in ["Client", "Server"] {
         for (name, key) in [("APIVersion", "ApiVersion"), ("MinAPIVersion", "MinAPIVersion")] {
             if let Some(found) = value[side].get(key).cloned() {
