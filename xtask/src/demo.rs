@@ -6,11 +6,12 @@
 
 use std::{
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 use hull_fixtures::{Engine, TestHost, debian, host, image, wait};
 
 use crate::{
@@ -29,14 +30,24 @@ const NGINX_HOOKS: [&str; 2] = [
     "echo '<h1>Served by nginx in a Hull container</h1>' > \"$1/var/www/html/index.html\"",
 ];
 
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Show these binaries instead of building new ones
+    #[arg(long)]
+    programs: Option<PathBuf>,
+}
+
 /// Runs the demonstration.
-pub(crate) fn run(project: &Project) -> Result<()> {
+pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
         "the demonstration makes namespaces and mounts: run it as root (sudo -E cargo xtask demo)"
     );
     step("packages of the distribution", || debian::install(&PACKAGES))?;
-    let programs = dist::run(project)?;
+    let programs = match &options.programs {
+        Some(programs) => programs.canonicalize().with_context(|| format!("{}", programs.display()))?,
+        None => dist::run(project)?,
+    };
     let (nginx, busybox) = step("a Debian image with nginx", || {
         Ok((debian::rootfs("nginx", &["nginx-light"], &NGINX_HOOKS)?, image::busybox_program()?))
     })?;

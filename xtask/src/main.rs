@@ -28,7 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     /// Build Hull and run containers with it: start here
-    Demo,
+    Demo(demo::Options),
     /// Format, lints, layers of crates, unsafe code and documentation
     Check,
     /// Everything that continuous integration runs: check, unit tests, suites as root in private namespaces
@@ -63,7 +63,7 @@ fn run(task: Task) -> anyhow::Result<()> {
     }
     let project = Project::locate()?;
     match task {
-        Task::Demo => demo::run(&project),
+        Task::Demo(options) => demo::run(&project, &options),
         Task::Check => check::run(&project),
         Task::Test(options) => test::run(&project, &options),
         Task::Dist => dist::run(&project).map(drop),

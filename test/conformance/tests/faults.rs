@@ -310,8 +310,7 @@ fn a_full_disk() -> Result<()> {
                 .ok()?
                 == "works"
         );
-        let filling =
-            engine.hull(&["run", "--rm", "busybox", "sh", "-c", "head -c 100000000 /dev/zero > /x"])?;
+        let filling = engine.hull(&["run", "--rm", "busybox", "sh", "-c", "dd if=/dev/zero of=/x bs=64k"])?;
         ensure!(filling.code == 1 && filling.stderr.contains("No space left on device"), "{filling}");
         ensure!(engine.hull(&["run", "--rm", "busybox", "echo", "works"])?.ok()? == "works");
         Ok(())

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -20,6 +20,9 @@ const LASTING: usize = 10;
 
 /// Names of the containers that come and go.
 const CHANGING: usize = 40;
+
+/// Kinds of calls that clients make.
+const KINDS: usize = 6;
 
 /// Clients at the same time.
 const CLIENTS: usize = 3;
@@ -53,15 +56,16 @@ fn nothing_dies_leaks_or_is_lost() -> Result<()> {
 fn campaign(ground: &Ground, kills: u64, seed: u64) -> Result<()> {
     let lasting = start_lasting(ground)?;
     let over = AtomicBool::new(false);
+    let done: [AtomicU32; KINDS] = std::array::from_fn(|_| AtomicU32::new(0));
     let faults = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for client in 0..CLIENTS {
-            let (over, faults) = (&over, &faults);
+            let (over, faults, done) = (&over, &faults, &done);
             let calls = Calls::of(ground);
             scope.spawn(move || {
                 let mut chance = Chance(seed.wrapping_mul(client as u64 + 3) | 1);
                 while !over.load(Ordering::Relaxed) {
-                    if let Err(fault) = calls.change(client, &mut chance) {
+                    if let Err(fault) = calls.change(client, &mut chance, done) {
                         faults
                             .lock()
                             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -76,6 +80,9 @@ fn campaign(ground: &Ground, kills: u64, seed: u64) -> Result<()> {
     })?;
     let faults = faults.into_inner().unwrap_or_default();
     ensure!(faults.is_empty(), "{} clients' calls went wrong:\n{}", faults.len(), faults.join("\n"));
+    let done = done.map(AtomicU32::into_inner);
+    eprintln!("calls that succeeded between the kills, by kind: {done:?}");
+    ensure!(done.iter().all(|count| *count > 0), "no call of some kind ever succeeded: {done:?}");
     all_alive(ground, &lasting)?;
     one_state_for_all(ground)?;
     exits_are_true(ground)
@@ -137,10 +144,11 @@ impl Calls {
     }
 
     /// One random change. A call may fail because its engine was killed; it may not hang, and what it says it did is so.
-    fn change(&self, client: usize, chance: &mut Chance) -> Result<()> {
+    fn change(&self, client: usize, chance: &mut Chance, done: &[AtomicU32; KINDS]) -> Result<()> {
         // Clients have names of their own, so that only kills and not each other disturb them.
         let name = format!("c{client}-{}", chance.below((CHANGING / CLIENTS) as u64));
-        let ran = match chance.below(6) {
+        let kind = chance.below(KINDS as u64) as usize;
+        let ran = match kind {
             0 => self.call(&["run", "-d", "--name", &name, "busybox", "sleep", "1000"])?,
             1 => self.call(&[
                 "run", "-d", "--name", &name, "-p", "80", "-v", "/v", "-m", "32m", "busybox", "sh", "-c",
@@ -152,6 +160,9 @@ impl Calls {
             _ => self.call(&["rm", "-f", "-v", &name])?,
         };
         ensure!(!ran.stderr.contains("panicked"), "{ran}");
+        if ran.code == 0 {
+            done[kind].fetch_add(1, Ordering::Relaxed);
+        }
         Ok(())
     }
 }
