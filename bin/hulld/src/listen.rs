@@ -135,12 +135,22 @@ fn duplicate(number: i32) -> Result<OwnedFd> {
     Ok(rustix::process::pidfd_getfd(&this, number, rustix::process::PidfdGetfdFlags::empty())?)
 }
 
+/// Whether the process is gone, or goes now: one that was killed takes a moment to let go of everything.
+fn has_ended(pid: i32) -> bool {
+    let Some(pid) = rustix::process::Pid::from_raw(pid) else { return true };
+    let Ok(process) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+        return true;
+    };
+    let patience = rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 };
+    let mut ended = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
+    matches!(rustix::event::poll(&mut ended, Some(&patience)), Ok(1..))
+}
+
 /// Writes the process id, refusing to replace the file of a process that lives.
 pub(crate) fn write_pidfile(path: &Path) -> Result<()> {
-    if let Ok(text) = std::fs::read_to_string(path)
-        && let Ok(pid) = text.trim().parse::<u32>()
-        && pid != std::process::id()
-        && Path::new(&format!("/proc/{pid}")).exists()
+    let written = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if let Some(pid) = written.filter(|pid| u32::try_from(*pid) != Ok(std::process::id()))
+        && !has_ended(pid)
     {
         bail!("process with PID {pid} is still running (pidfile {})", path.display());
     }

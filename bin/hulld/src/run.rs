@@ -62,11 +62,11 @@ fn find_runtime() -> Result<PathBuf> {
 }
 
 async fn serve(settings: Settings, config: Config) -> Result<()> {
+    let exec_root = config.exec_root.clone();
+    let engine = tokio::task::spawn_blocking(move || Engine::open(config)).await??;
     if let Some(pidfile) = &settings.pidfile {
         listen::write_pidfile(pidfile)?;
     }
-    let exec_root = config.exec_root.clone();
-    let engine = tokio::task::spawn_blocking(move || Engine::open(config)).await??;
     let default = vec![format!("unix://{}/hull.sock", exec_root.display())];
     let hosts = settings.hosts.clone().filter(|hosts| !hosts.is_empty()).unwrap_or(default);
     // Clients that come while the engine reconciles wait in the backlog.

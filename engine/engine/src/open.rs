@@ -51,6 +51,9 @@ pub enum OpenError {
     },
 }
 
+/// How long a lock that is held may be about to be freed.
+const LOCK_PATIENCE: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// Table of single documents about the engine itself.
 const ENGINE_TABLE: &str = "engine";
 
@@ -102,10 +105,17 @@ fn lock(data_root: &Path) -> Result<File, OpenError> {
     let failed = |source: Errno| OpenError::Lock { path: path.clone(), source: source.into() };
     let flags = rustix::fs::OFlags::CREATE | rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC;
     let file = rustix::fs::open(&path, flags, Mode::from_raw_mode(0o600)).map_err(failed)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(File::from(file)),
-        Err(Errno::WOULDBLOCK) => Err(OpenError::Busy { data_root: data_root.to_owned() }),
-        Err(errno) => Err(failed(errno)),
+    let asked = std::time::Instant::now();
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(File::from(file)),
+            // An engine that was killed a moment ago holds it until the kernel has taken it apart.
+            Err(Errno::WOULDBLOCK) if asked.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            Err(Errno::WOULDBLOCK) => return Err(OpenError::Busy { data_root: data_root.to_owned() }),
+            Err(errno) => return Err(failed(errno)),
+        }
     }
 }
 

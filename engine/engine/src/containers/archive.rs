@@ -118,7 +118,8 @@ impl Engine {
             let upper =
                 std::fs::File::open(&upper).map_err(|error| Error::system("open writable layer", error))?;
             let below = hull_layer::Snapshot { lower: now.def.layers.clone(), size: now.def.image_size };
-            let changes = hull_layer::changes(&upper, &below).map_err(failed)?;
+            let mut changes = hull_layer::changes(&upper, &below).map_err(failed)?;
+            leave_out_mount_points(&mut changes, &now.def.mount_points());
             let change = |change: hull_layer::Change| FilesystemChange {
                 path: String::from_utf8_lossy(&change.path).into_owned(),
                 kind: change.kind as u32,
@@ -126,6 +127,25 @@ impl Engine {
             Ok(changes.into_iter().map(change).collect())
         })
         .await
+    }
+}
+
+/// What was only made to mount something on it is no change of the container's.
+fn leave_out_mount_points(changes: &mut Vec<hull_layer::Change>, mount_points: &[String]) {
+    use hull_layer::ChangeKind;
+    let mut left_out: Vec<Vec<u8>> = Vec::new();
+    // Deepest first, so that a directory is judged when what is in it was.
+    for index in (0..changes.len()).rev() {
+        let change = &changes[index];
+        let below = |path: &[u8]| {
+            path.strip_prefix(change.path.as_slice()).is_some_and(|rest| rest.starts_with(b"/"))
+        };
+        let is_mount_point = mount_points.iter().any(|path| path.as_bytes() == change.path);
+        let only_leads_there = left_out.iter().any(|path| below(path))
+            && !changes[index + 1..].iter().any(|other| below(&other.path));
+        if change.kind != ChangeKind::Deleted && (is_mount_point || only_leads_there) {
+            left_out.push(changes.remove(index).path);
+        }
     }
 }
 
@@ -244,6 +264,26 @@ mod tests {
         for (path, name) in [("/a/b", "b"), ("/a/b/", "b"), ("/a/b/.", "."), ("/", "/"), ("b", "b")] {
             assert_eq!(archive_name(path), name, "{path}");
         }
+    }
+
+    #[test]
+    fn mount_points_are_no_changes() {
+        use hull_layer::{Change, ChangeKind};
+        let change = |path: &str, kind| Change { path: path.as_bytes().to_vec(), kind };
+        let mut changes = vec![
+            change("/etc", ChangeKind::Modified),
+            change("/etc/hosts", ChangeKind::Added),
+            change("/opt", ChangeKind::Modified),
+            change("/opt/data", ChangeKind::Added),
+            change("/opt/own", ChangeKind::Added),
+            change("/sbin", ChangeKind::Added),
+            change("/sbin/docker-init", ChangeKind::Added),
+        ];
+        let points = ["/etc/hosts", "/opt/data", "/sbin/docker-init"].map(str::to_owned);
+        leave_out_mount_points(&mut changes, &points);
+        let left: Vec<_> =
+            changes.iter().map(|change| String::from_utf8_lossy(&change.path).into_owned()).collect();
+        assert_eq!(left, ["/opt", "/opt/own"]);
     }
 
     #[test]

@@ -34,6 +34,8 @@ mod lifecycle;
 mod link;
 mod list;
 mod logs;
+#[cfg(test)]
+mod machine_tests;
 mod merge;
 mod mounts;
 mod name_files;

@@ -111,7 +111,7 @@ impl Engine {
             config: now.def.config.clone(),
             upper: self.config().container_dir(&now.def.id).join("upper"),
             layers: now.def.layers.clone(),
-            mounts: now.def.mounts.iter().map(|mount| mount.destination.clone()).collect(),
+            mounts: now.def.mount_points(),
             paused,
         })
     }

@@ -207,6 +207,15 @@ impl Definition {
         (words.next().unwrap_or_default(), words.collect())
     }
 
+    /// Every path something is mounted on that the image need not have.
+    pub(crate) fn mount_points(&self) -> Vec<String> {
+        let own = self.mounts.iter().map(|mount| mount.destination.clone());
+        let always =
+            ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", super::spec::INIT, "/proc", "/sys", "/dev"];
+        let below_dev = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console"];
+        own.chain(always.into_iter().chain(below_dev).map(str::to_owned)).collect()
+    }
+
     /// Attributes of its events: labels, image, name.
     pub(crate) fn event_attributes(&self) -> BTreeMap<String, String> {
         let mut attributes = self.config.labels.clone().unwrap_or_default();
