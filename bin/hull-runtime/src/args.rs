@@ -164,7 +164,7 @@ pub(crate) struct Exec {
     /// Allocate a terminal
     #[arg(short, long)]
     pub(crate) tty: bool,
-    /// User, UID[:GID]
+    /// User, `UID[:GID]`
     #[arg(short, long)]
     pub(crate) user: Option<String>,
     /// Additional groups

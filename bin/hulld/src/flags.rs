@@ -107,7 +107,7 @@ pub(crate) struct Flags {
     /// Option of the default log driver: key=value (repeatable).
     #[arg(long, value_name = "OPTION")]
     log_opt: Vec<String>,
-    /// Default limit: name=soft[:hard] (repeatable).
+    /// Default limit: `name=soft[:hard]` (repeatable).
     #[arg(long, value_name = "ULIMIT")]
     default_ulimit: Vec<String>,
     /// Default size of /dev/shm, bytes or with a unit.

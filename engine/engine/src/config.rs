@@ -22,7 +22,7 @@ pub struct Config {
     pub labels: Vec<String>,
     /// Mirrors of docker.io, in order.
     pub registry_mirrors: Vec<String>,
-    /// Registries (host[:port] or CIDR) spoken to over plain http or unverified TLS.
+    /// Registries (`host[:port]` or CIDR) spoken to over plain http or unverified TLS.
     pub insecure_registries: Vec<String>,
     /// The default bridge network.
     pub bridge: Bridge,

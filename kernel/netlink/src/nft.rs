@@ -182,7 +182,7 @@ pub struct Element {
 }
 
 impl Element {
-    /// An element of a set. `key` has every field of several padded to four bytes, see [`concat`].
+    /// An element of a set. `key` has every field of several padded to four bytes, see [`concat()`].
     pub fn key(key: Vec<u8>) -> Self {
         Self { key, data: Vec::new(), interval_end: false }
     }

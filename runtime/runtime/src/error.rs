@@ -130,11 +130,11 @@ impl Error {
     }
 }
 
-/// Failure of [`crate::create`].
+/// Failure of [`crate::create()`].
 pub type CreateError = Error;
 /// Failure of [`crate::Created::start`].
 pub type StartError = Error;
-/// Failure of [`crate::exec`].
+/// Failure of [`crate::exec()`].
 pub type ExecError = Error;
 
 /// An error's text followed by those of its causes.

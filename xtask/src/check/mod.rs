@@ -10,6 +10,9 @@ use crate::{
     step::{run as command, step},
 };
 
+/// Private items are documented too, so links to them lead somewhere.
+const FLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
+
 /// Runs every check; the cheap ones first, so that a mistake shows early.
 pub(crate) fn run(project: &Project) -> Result<()> {
     step("format", || command(&mut project.cargo(&["fmt", "--all", "--check"])))?;
@@ -21,7 +24,7 @@ pub(crate) fn run(project: &Project) -> Result<()> {
     })?;
     step("documentation", || {
         let arguments = ["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"];
-        command(project.cargo(&arguments).env("RUSTDOCFLAGS", "-D warnings"))
+        command(project.cargo(&arguments).env("RUSTDOCFLAGS", FLAGS))
     })
 }
 

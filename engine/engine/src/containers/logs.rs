@@ -449,7 +449,7 @@ mod tests {
     }
 
     fn write(path: &Path, range: std::ops::Range<usize>) {
-        let stream = |n: usize| if n % 2 == 0 { "stdout" } else { "stderr" };
+        let stream = |n: usize| if n.is_multiple_of(2) { "stdout" } else { "stderr" };
         let text: String = range.map(|n| line(n, stream(n))).collect();
         std::fs::write(path, text).expect("write");
     }
