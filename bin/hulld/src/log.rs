@@ -1,8 +1,9 @@
 //! The daemon's own log, on standard error.
 
-use anyhow::{Result, bail};
-use tracing_subscriber::EnvFilter;
+use anyhow::{Context, Result, bail};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::prelude::*;
 
 use crate::settings::Settings;
 
@@ -23,11 +24,9 @@ pub(crate) fn init(settings: &Settings) -> Result<()> {
     }
     let own = std::env::var("HULL_LOG").ok();
     let spans = if own.is_some() { FmtSpan::CLOSE } else { FmtSpan::NONE };
-    let filter = EnvFilter::new(own.as_deref().unwrap_or(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_span_events(spans)
-        .with_writer(std::io::stderr)
-        .init();
+    // Plain targets, because the larger filter language brings a regular expression engine into memory.
+    let filter: Targets = own.as_deref().unwrap_or(level).parse().context("invalid HULL_LOG")?;
+    let output = tracing_subscriber::fmt::layer().with_span_events(spans).with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(output.with_filter(filter)).init();
     Ok(())
 }

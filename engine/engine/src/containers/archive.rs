@@ -58,8 +58,14 @@ impl Engine {
     ) -> Result<()> {
         let (engine, now) = (self.clone(), self.0.containers.registry.find(id)?.now());
         let (id, path) = (id.to_owned(), checked(&options.path)?);
-        let archive = StreamReader::new(archive);
-        blocking(move || engine.extract(&now, &id, &path, &options, archive)).await
+        let mut archive = StreamReader::new(archive);
+        blocking(move || {
+            let result = engine.extract(&now, &id, &path, &options, &mut archive);
+            // A client still sends what follows the archive's end, and reads the answer only after that.
+            let _ = io::copy(&mut archive, &mut io::sink());
+            result
+        })
+        .await
     }
 
     fn extract(
@@ -68,7 +74,7 @@ impl Engine {
         id: &str,
         path: &str,
         options: &ExtractOptions,
-        archive: StreamReader,
+        archive: &mut StreamReader,
     ) -> Result<()> {
         let inside = self.inside(now, path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
