@@ -40,6 +40,9 @@ const RESULT: &str = "VM-RESULT:";
 pub(crate) struct Options {
     /// A busybox shell script to run inside instead of test/vm/engine.sh
     script: Option<PathBuf>,
+    /// Run these binaries, stripped copies of them, instead of building new ones
+    #[arg(long)]
+    programs: Option<PathBuf>,
     /// Give up after this many seconds
     #[arg(long, default_value_t = 300)]
     timeout: u64,
@@ -51,9 +54,12 @@ pub(crate) fn run_task(project: &Project, options: &Options) -> Result<()> {
         let found = Command::new(program).arg("--version").stdout(Stdio::null()).status();
         ensure!(found.is_ok(), "{program} is missing: apt-get install {}", PACKAGES.join(" "));
     }
-    let built = crate::dist::run(project)?;
     let work = project.target().join("vm");
     fs::create_dir_all(&work)?;
+    let built = match &options.programs {
+        Some(programs) => stripped(programs, &work.join("programs"))?,
+        None => crate::dist::run(project)?,
+    };
     let machine = Machine {
         work: &work,
         binaries: BINARIES.iter().map(|name| built.join(name)).collect(),
@@ -64,6 +70,15 @@ pub(crate) fn run_task(project: &Project, options: &Options) -> Result<()> {
     let status = machine.run()?;
     ensure!(status == 0, "the script in the machine ended with {status}");
     Ok(())
+}
+
+/// Copies of the programs without symbols in `to`: an initramfs lives in memory, and debug binaries are large.
+fn stripped(programs: &Path, to: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(to)?;
+    for name in BINARIES {
+        run(Command::new("strip").arg("-o").arg(to.join(name)).arg(programs.join(name)))?;
+    }
+    Ok(to.to_owned())
 }
 
 /// What to run inside the machine.

@@ -9,64 +9,12 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// `AT_RECURSIVE` of `open_tree(2)`.
 const RECURSIVE: OpenTreeFlags = OpenTreeFlags::from_bits_retain(0x8000);
 
-/// The layers of an overlay.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overlay {
-    /// Lower directories, topmost first.
-    pub lower: Vec<PathBuf>,
-    /// Upper directory and its work directory; read-only without.
-    pub upper: Option<(PathBuf, PathBuf)>,
-    /// More options, `key` or `key=value`: `volatile`, `userxattr`, `metacopy=on`.
-    pub options: Vec<String>,
-}
-
-/// A detached overlay mount.
-///
-/// Layers are given one by one (`lowerdir+`, Linux 6.8), so their paths may hold any character and their number is not
-/// bounded by a page; older kernels get one escaped `lowerdir`.
-pub fn overlay(layers: &Overlay, attributes: MountAttrFlags) -> Result<OwnedFd> {
-    let fs = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-        .map_err(Error::step("open the overlay file system"))?;
-    match set_lower_one_by_one(fs.as_fd(), &layers.lower) {
-        Ok(()) => {}
-        Err(Errno::INVAL) => {
-            let joined = joined_lower(&layers.lower);
-            fsconfig_set_string(&fs, c"lowerdir", joined.as_str())
-                .map_err(logged(&fs, "set lowerdir of the overlay"))?;
-        }
-        Err(error) => return Err(logged(&fs, "set lowerdir+ of the overlay")(error)),
-    }
-    if let Some((upper, work)) = &layers.upper {
-        let step = |what: &str, path: &Path| format!("set {what} of the overlay to {}", path.display());
-        fsconfig_set_string(&fs, c"upperdir", upper).map_err(logged(&fs, step("upperdir", upper)))?;
-        fsconfig_set_string(&fs, c"workdir", work).map_err(logged(&fs, step("workdir", work)))?;
-    }
-    for option in &layers.options {
-        set_option(fs.as_fd(), option).map_err(logged(&fs, format!("set option {option} of the overlay")))?;
-    }
-    fsconfig_create(&fs).map_err(logged(&fs, "create the overlay"))?;
-    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(logged(&fs, "mount the overlay"))
-}
-
-fn set_lower_one_by_one(fs: BorrowedFd<'_>, lower: &[PathBuf]) -> rustix::io::Result<()> {
-    for directory in lower {
-        fsconfig_set_string(fs, c"lowerdir+", directory)?;
-    }
-    Ok(())
-}
-
-/// `lowerdir` of old kernels: colons and backslashes escaped.
-fn joined_lower(lower: &[PathBuf]) -> String {
-    let escaped = lower.iter().map(|path| path.to_string_lossy().replace('\\', "\\\\").replace(':', "\\:"));
-    escaped.collect::<Vec<_>>().join(":")
-}
-
-fn set_option(fs: BorrowedFd<'_>, option: &str) -> rustix::io::Result<()> {
+pub(crate) fn set_option(fs: BorrowedFd<'_>, option: &str) -> rustix::io::Result<()> {
     match option.split_once('=') {
         Some((key, value)) => fsconfig_set_string(fs, key, value),
         None => fsconfig_set_flag(fs, option),
@@ -93,7 +41,7 @@ pub fn new_filesystem(kind: &str, source: Option<&str>, options: &MountOptions) 
 }
 
 /// What the file system wrote to the log of its context (`fsopen(2)`: reading returns messages `e text`, `w text`).
-fn logged<'f>(fs: &'f OwnedFd, step: impl Into<String> + 'f) -> impl FnOnce(Errno) -> Error + 'f {
+pub(crate) fn logged<'f>(fs: &'f OwnedFd, step: impl Into<String> + 'f) -> impl FnOnce(Errno) -> Error + 'f {
     move |source| {
         let mut lines = Vec::new();
         let mut buffer = [0u8; 1024];
@@ -180,44 +128,6 @@ pub fn detach_root(root: impl AsFd) -> Result<()> {
 mod tests {
     use super::*;
     use rustix::fs::{Mode, OFlags, openat};
-    use std::io::Read;
-
-    fn read(mount: &OwnedFd, name: &str) -> String {
-        let file = openat(mount, name, OFlags::RDONLY, Mode::empty()).expect("open");
-        let mut text = String::new();
-        std::fs::File::from(file).read_to_string(&mut text).expect("read");
-        text
-    }
-
-    #[test]
-    fn an_overlay_shows_the_topmost_layer_and_goes_away_with_its_descriptor() {
-        let directory = tempfile::tempdir().expect("directory");
-        let path = |name: &str| directory.path().join(name);
-        // A colon in a layer's path is data, not a separator.
-        for name in ["a:1", "b", "upper", "work"] {
-            std::fs::create_dir(path(name)).expect("mkdir");
-        }
-        std::fs::write(path("a:1").join("file"), "top").expect("write");
-        std::fs::write(path("b").join("file"), "bottom").expect("write");
-        std::fs::write(path("b").join("only"), "below").expect("write");
-        let layers = Overlay {
-            lower: vec![path("a:1"), path("b")],
-            upper: Some((path("upper"), path("work"))),
-            options: vec![],
-        };
-        let mount = overlay(&layers, MountAttrFlags::empty()).expect("overlay");
-        assert_eq!(read(&mount, "file"), "top");
-        assert_eq!(read(&mount, "only"), "below");
-        let text = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
-        assert!(!text.contains(directory.path().to_str().expect("utf-8")));
-    }
-
-    #[test]
-    fn a_failure_tells_what_the_file_system_said() {
-        let layers = Overlay { lower: vec!["/nonexistent-layer".into()], ..Overlay::default() };
-        let error = overlay(&layers, MountAttrFlags::empty()).expect_err("no such layer");
-        assert!(error.to_string().contains("lowerdir"), "{error}");
-    }
 
     #[test]
     fn a_tmpfs_takes_its_options() {

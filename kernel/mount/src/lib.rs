@@ -6,14 +6,16 @@
 mod attach;
 mod info;
 mod options;
+mod overlay;
 
 pub use attach::{
-    Overlay, attach, attach_at, attach_beneath_root, bind, change_propagation, clone_of, detach_root,
-    new_filesystem, overlay, set_attributes,
+    attach, attach_at, attach_beneath_root, bind, change_propagation, clone_of, detach_root, new_filesystem,
+    set_attributes,
 };
 pub use hull_sys::mount::Propagation;
 pub use info::{MountInfo, mountinfo, parse_mountinfo};
 pub use options::{MountOptions, OptionError, parse_options};
+pub use overlay::{Overlay, overlay};
 
 use rustix::io::Errno;
 

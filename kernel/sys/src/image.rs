@@ -16,10 +16,7 @@ const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
 /// A copy of the file in memory that nobody can change any more (`memfd_create(2)` with every seal), ready to be
 /// executed. Close-on-exec.
 pub fn sealed_copy(file: impl AsFd) -> Result<OwnedFd> {
-    let copy = rustix::fs::memfd_create(
-        c"hull-runtime",
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::from_bits_retain(0x10), // MFD_EXEC
-    )?;
+    let copy = executable_memfd()?;
     let size = rustix::fs::fstat(&file)?.st_size as u64;
     let mut offset = 0;
     while offset < size {
@@ -33,6 +30,16 @@ pub fn sealed_copy(file: impl AsFd) -> Result<OwnedFd> {
         SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
     )?;
     Ok(copy)
+}
+
+/// `MFD_EXEC` is there since Linux 6.3; before, every memfd can be executed.
+fn executable_memfd() -> Result<OwnedFd> {
+    const MFD_EXEC: MemfdFlags = MemfdFlags::from_bits_retain(0x10);
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    match rustix::fs::memfd_create(c"hull-runtime", flags | MFD_EXEC) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(c"hull-runtime", flags),
+        made => made,
+    }
 }
 
 /// Whether this process executes from a sealed memory copy or from a read-only overlay.
@@ -58,7 +65,8 @@ pub fn read_only_self() -> Result<OwnedFd> {
     let own = rustix::fs::stat(c"/proc/self/exe")?;
     let fs = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // Two layers are needed when there is no upper one; the second is below the first and never looked at. procfs is
-    // refused as a layer.
+    // refused as a layer. Kernels before 6.7 do not know `lowerdir+` and refuse here or when it is created: a copy in
+    // memory is the caller's other choice.
     rustix::mount::fsconfig_set_string(&fs, c"lowerdir+", directory)?;
     rustix::mount::fsconfig_set_string(&fs, c"lowerdir+", c"/dev")?;
     rustix::mount::fsconfig_create(&fs)?;

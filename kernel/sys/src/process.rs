@@ -85,8 +85,19 @@ pub enum Forked {
     },
 }
 
-/// Whether this process has one thread only, as the C library knows it (no system call).
+/// Whether this process has one thread only: as the C library knows it (no system call) when it never had a second one,
+/// else as the kernel does.
 pub fn single_threaded() -> bool {
+    never_had_threads() || is_alone()
+}
+
+/// `unshare(2)` of `CLONE_THREAD` changes nothing, and is refused to a process with several threads.
+fn is_alone() -> bool {
+    // SAFETY: an integer; nothing is unshared.
+    check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_THREAD) }).is_ok()
+}
+
+fn never_had_threads() -> bool {
     unsafe extern "C" {
         static __libc_single_threaded: libc::c_char;
     }
