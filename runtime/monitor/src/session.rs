@@ -22,6 +22,13 @@ const OUTPUT: usize = 256 * 1024;
 const FULL: usize = 64 * 1024;
 /// The larger size (the default of `fs.pipe-max-size`).
 const LARGE: usize = 1024 * 1024;
+/// Output that comes again this soon after the last was handled comes quickly.
+const QUICK: Duration = Duration::from_micros(200);
+/// After so many quick reads in a row a process is taken to write without pause.
+const BUSY: u32 = 16;
+/// How long output of such a process gathers in its pipe before it is read. Without it the two wake each other for every few
+/// kilobytes, and most of the time goes into that.
+const GATHER: Duration = Duration::from_micros(400);
 /// Input that waits for the process before clients are no longer read.
 const STDIN_QUEUE: usize = 64 * 1024;
 /// How long output may come after the process's end, from others that hold its pipes (docker's time).
@@ -64,6 +71,24 @@ pub(crate) struct Session {
 struct Output {
     fd: OwnedFd,
     large: bool,
+    /// Quick reads in a row.
+    quick: u32,
+    handled: Option<Instant>,
+}
+
+impl Output {
+    fn new(fd: OwnedFd, large: bool) -> Self {
+        Self { fd, large, quick: 0, handled: None }
+    }
+
+    /// Lets output of a process that writes without pause gather.
+    fn gather(&mut self) {
+        let quick = self.handled.is_some_and(|handled| handled.elapsed() < QUICK);
+        self.quick = if quick { self.quick + 1 } else { 0 };
+        if self.quick >= BUSY {
+            std::thread::sleep(GATHER);
+        }
+    }
 }
 
 /// The large buffer all sessions read into; there only while there is much to read.
@@ -101,7 +126,7 @@ impl Session {
             true => {
                 let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
                 rustix::fs::fcntl_setfl(&ours, OFlags::NONBLOCK)?;
-                session.outputs[stream as usize - 1] = Some(Output { fd: ours, large: false });
+                session.outputs[stream as usize - 1] = Some(Output::new(ours, false));
                 Ok(theirs)
             }
             false => null(),
@@ -117,7 +142,7 @@ impl Session {
         rustix::fs::fcntl_setfl(&console, flags | OFlags::NONBLOCK)?;
         let reading = rustix::io::fcntl_dupfd_cloexec(&console, 3)?;
         let writing = rustix::io::fcntl_dupfd_cloexec(&console, 3)?;
-        self.outputs[0] = Some(Output { fd: reading, large: true });
+        self.outputs[0] = Some(Output::new(reading, true));
         self.stdin = Some(writing);
         self.console = Some(console);
         Ok(())
@@ -176,6 +201,10 @@ impl Session {
 
     fn read_output(&mut self, stream: Stream, Buffer(buffer): &mut Buffer, log: Option<&mut Log>) {
         let Some(output) = &mut self.outputs[stream as usize - 1] else { return };
+        // What an ended process left is all there already.
+        if self.deadline.is_none() {
+            output.gather();
+        }
         buffer.clear();
         buffer.reserve(OUTPUT);
         match rustix::io::read(&output.fd, spare_capacity(buffer)) {
@@ -195,6 +224,9 @@ impl Session {
         }
         for client in &mut self.clients {
             client.deliver(stream, buffer);
+        }
+        if let Some(output) = &mut self.outputs[stream as usize - 1] {
+            output.handled = Some(Instant::now());
         }
     }
 
