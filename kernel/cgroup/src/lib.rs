@@ -8,7 +8,7 @@ mod stats;
 mod v1;
 mod v2;
 
-use crate::file::failed;
+use crate::file::{failed, read};
 use crate::layout::{Hierarchy, Layout};
 use crate::v1::When;
 use oci_spec::runtime::{LinuxRdma, LinuxResources};
@@ -226,6 +226,11 @@ impl Cgroup {
         self.layout.v1.iter().map(of).collect()
     }
 
+    /// The whole cgroup2 hierarchy, when that has the controllers.
+    pub fn unified_root(&self) -> Option<PathBuf> {
+        self.layout.unified.clone().filter(|_| self.layout.mode == Mode::V2)
+    }
+
     /// Its directory in the cgroup2 hierarchy, when that has the controllers.
     pub fn unified_directory(&self) -> Option<PathBuf> {
         self.v2_directory()
@@ -247,6 +252,23 @@ impl Cgroup {
         rustix::fs::open(&directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, FileMode::empty())
             .map(Some)
             .map_err(failed("open", &directory))
+    }
+
+    /// The directory to give to `clone3` for a further process beside `neighbour`, which is in this cgroup or below: on v2
+    /// only. A container that handed controllers down to cgroups of its own (an init system, an engine in a container)
+    /// has emptied its own, where the kernel then takes no process any more.
+    pub fn clone_into_beside(&self, neighbour: i32) -> Result<Option<OwnedFd>> {
+        let Some(directory) = self.v2_directory() else { return Ok(None) };
+        if read(&directory.join("cgroup.subtree_control"))?.trim().is_empty() {
+            return self.clone_into();
+        }
+        let membership = read(Path::new(&format!("/proc/{neighbour}/cgroup")))?;
+        match unified_membership(&membership) {
+            Some(path) if Path::new(path).starts_with(&self.path) => {
+                Self { layout: Arc::clone(&self.layout), path: path.to_owned() }.clone_into()
+            }
+            _ => self.clone_into(),
+        }
     }
 
     /// Sets limits; what `resources` does not name is left as it is.
@@ -309,6 +331,11 @@ impl Cgroup {
     }
 }
 
+/// The path of the `0::` line, cgroup2's, of `/proc/<pid>/cgroup` (cgroups(7)).
+fn unified_membership(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::"))
+}
+
 /// Makes a cgroup and its missing parents; whether it was there already.
 fn make_directory(mount_point: &Path, directory: &Path) -> Result<bool> {
     let mode = FileMode::from_raw_mode(0o755);
@@ -359,3 +386,5 @@ fn rdma_line(device: &str, limit: &LinuxRdma) -> String {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod v2_tests;

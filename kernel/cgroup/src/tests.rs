@@ -15,7 +15,7 @@ impl Drop for Scratch {
     }
 }
 
-fn name(test: &str) -> String {
+pub(crate) fn name(test: &str) -> String {
     let mut random = [0u8; 6];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).expect("random");
     format!("/hull-test-{test}-{}", random.map(|byte| format!("{byte:02x}")).concat())

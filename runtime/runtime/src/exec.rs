@@ -30,7 +30,8 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Execed, Error> {
         prctl::set_dumpable(false).step(|| "forbid tracing".into())?;
     }
     let (ours, theirs) = sync::pair()?;
-    let clone_into = request.cgroup.map(|cgroup| cgroup.clone_into()).transpose()?.flatten();
+    let clone_into = request.cgroup.map(|cgroup| cgroup.clone_into_beside(request.init_pid));
+    let clone_into = clone_into.transpose()?.flatten();
     let tasks = match (&request.cgroup, &clone_into) {
         (Some(cgroup), None) => cgroup.join_fds()?,
         _ => Vec::new(),

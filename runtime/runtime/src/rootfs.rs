@@ -136,13 +136,16 @@ impl<'a> RootFs<'a> {
         self.propagate(mount, &target)
     }
 
-    /// The container's own cgroup: a copy of its directories, which in a cgroup namespace look like whole hierarchies.
+    /// The container's own cgroup: a copy of its directories, which in a cgroup namespace look like whole hierarchies. On v2
+    /// and without such a namespace it is the whole hierarchy, so that the paths in `/proc/<pid>/cgroup` are found in it.
     fn cgroup(&self, mount: &MountPlan, cgroup: Option<&Cgroup>) -> Result<(), Error> {
         let target = self.root.mkdir_all(&mount.destination, Mode::from_raw_mode(0o755))?;
         refuse_proc(&target, mount, &target)?;
         let cgroup = cgroup.ok_or_else(|| Error::spec("mounts", "a cgroup mount needs linux.cgroupsPath"))?;
         let options = &mount.options;
-        if let Some(directory) = cgroup.unified_directory() {
+        let own = self.plan.namespaces.separate(hull_sys::CloneFlags::NEWCGROUP);
+        let unified = if own { cgroup.unified_directory() } else { cgroup.unified_root() };
+        if let Some(directory) = unified {
             let tree = hull_mount::bind(&directory, false)?;
             set_attributes(&tree, false, options.set, MountAttrFlags::empty())?;
             attach(&tree, &target)?;
