@@ -58,15 +58,19 @@ pub fn is_protected_image() -> Result<bool> {
 
 /// This process's own file, opened through a private read-only overlay that has no upper layer: the file cannot be
 /// written through it by anyone, whatever mounts they may change, and its pages are shared with the original.
+///
+/// `ENOSYS` before Linux 6.8, where an overlay is not told its layers one by one; [`sealed_copy`] serves there.
 pub fn read_only_self() -> Result<OwnedFd> {
+    if crate::kernel::version() < (6, 8) {
+        return Err(Errno::NOSYS);
+    }
     let exe = rustix::fs::readlink(c"/proc/self/exe", Vec::new())?;
     let exe = Path::new(std::ffi::OsStr::new(exe.to_str().map_err(|_| Errno::INVAL)?));
     let (Some(directory), Some(name)) = (exe.parent(), exe.file_name()) else { return Err(Errno::INVAL) };
     let own = rustix::fs::stat(c"/proc/self/exe")?;
     let fs = rustix::mount::fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     // Two layers are needed when there is no upper one; the second is below the first and never looked at. procfs is
-    // refused as a layer. Kernels before 6.7 do not know `lowerdir+` and refuse here or when it is created: a copy in
-    // memory is the caller's other choice.
+    // refused as a layer.
     rustix::mount::fsconfig_set_string(&fs, c"lowerdir+", directory)?;
     rustix::mount::fsconfig_set_string(&fs, c"lowerdir+", c"/dev")?;
     rustix::mount::fsconfig_create(&fs)?;

@@ -10,6 +10,7 @@ pub mod bpf;
 pub mod exec;
 pub mod fd;
 pub mod image;
+pub mod kernel;
 pub mod key;
 pub mod memory;
 pub mod mount;

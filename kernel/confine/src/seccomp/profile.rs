@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use hull_sys::kernel;
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSyscall,
 };
@@ -77,7 +78,7 @@ struct Condition {
 /// [`ProfileError`].
 pub fn from_docker_profile(json: &[u8], granted: CapSet) -> Result<LinuxSeccomp, ProfileError> {
     let profile: Profile = serde_json::from_slice(json).map_err(ProfileError::Decode)?;
-    let here = Machine { granted, kernel: kernel_version() };
+    let here = Machine { granted, kernel: kernel::version() };
     let mut rules = Vec::new();
     for rule in profile.syscalls.into_iter().flatten() {
         if here.meets(&rule)? {
@@ -163,7 +164,7 @@ impl Machine {
         let Some(text) = condition.min_kernel.as_deref().filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
-        let least = parse_version(text).ok_or_else(|| ProfileError::MinKernel(text.to_owned()))?;
+        let least = kernel::parse_version(text).ok_or_else(|| ProfileError::MinKernel(text.to_owned()))?;
         Ok(Some(self.kernel >= least))
     }
 }
@@ -171,17 +172,6 @@ impl Machine {
 fn here(arches: &Option<Vec<String>>) -> Option<bool> {
     let arches = arches.as_deref().filter(|arches| !arches.is_empty())?;
     Some(arches.iter().any(|arch| arch == ARCHITECTURE))
-}
-
-fn kernel_version() -> (u32, u32) {
-    let uname = rustix::system::uname();
-    uname.release().to_str().ok().and_then(parse_version).unwrap_or((0, 0))
-}
-
-/// Major and minor of `6.18.0-rc1-x`.
-fn parse_version(text: &str) -> Option<(u32, u32)> {
-    let mut parts = text.split(|c: char| !c.is_ascii_digit());
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 #[cfg(test)]
