@@ -298,6 +298,16 @@ fn log_driver(host: &HostConfig) -> Result<()> {
     super::logs::rotation(&host.log_config).map(|_| ())
 }
 
+/// On cgroup v2 a privileged container can manage the cgroups below its own; on v1 it needs those of the machine.
+fn default_cgroup_namespace(privileged: bool, unified: bool) -> &'static str {
+    if privileged && !unified { "host" } else { "private" }
+}
+
+/// Whether this machine has cgroup v2 alone.
+fn unified_cgroups() -> bool {
+    std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
 /// Fills in what dockerd fills in.
 pub(crate) fn fill_host(host: &mut HostConfig, engine: &Config) {
     let default = |value: &mut String, text: &str| {
@@ -310,7 +320,7 @@ pub(crate) fn fill_host(host: &mut HostConfig, engine: &Config) {
         "bridge".clone_into(&mut host.network_mode);
     }
     default(&mut host.ipc_mode, "private");
-    default(&mut host.cgroupns_mode, if host.privileged { "host" } else { "private" });
+    default(&mut host.cgroupns_mode, default_cgroup_namespace(host.privileged, unified_cgroups()));
     default(&mut host.restart_policy.name, "no");
     default(&mut host.runtime, &engine.default_runtime);
     if host.log_config.kind.is_empty() {

@@ -118,14 +118,16 @@ pub(crate) fn base_process(user: &Resolved, security: &Security, def: &Definitio
         "" => "/",
         dir => dir,
     };
-    ProcessBuilder::default()
+    let process = ProcessBuilder::default()
         .user(oci_user(user)?)
         .env(environment(def, user, def.config.tty))
         .cwd(cwd)
         .capabilities(security.capabilities(user.uid))
         .no_new_privileges(security.no_new_privileges)
-        .build()
-        .map_err(|error| Error::system("container process", error))
+        .build();
+    let mut process = process.map_err(|error| Error::system("container process", error))?;
+    process.set_apparmor_profile(security.apparmor.clone());
+    Ok(process)
 }
 
 pub(crate) fn oci_user(user: &Resolved) -> Result<oci_spec::runtime::User> {

@@ -1,5 +1,6 @@
 //! Capabilities, seccomp and no-new-privileges of a container, from `CapAdd`, `CapDrop`, `Privileged`, `SecurityOpt`.
 
+use hull_confine::label::{Module, enabled};
 use hull_confine::{CapSet, seccomp};
 use hull_docker_api::HostConfig;
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxSeccomp};
@@ -12,6 +13,8 @@ pub(crate) struct Security {
     granted: CapSet,
     pub(crate) seccomp: Option<LinuxSeccomp>,
     pub(crate) no_new_privileges: bool,
+    /// AppArmor profile for its processes; none is applied unless one is asked for.
+    pub(crate) apparmor: Option<String>,
 }
 
 impl Security {
@@ -29,7 +32,9 @@ impl Security {
             ),
         };
         let no_new_privileges = options.no_new_privileges.unwrap_or(engine.no_new_privileges);
-        Ok(Security { granted, seccomp, no_new_privileges })
+        // Without AppArmor there is nothing to apply; dockerd accepts the option there too.
+        let apparmor = options.apparmor.filter(|_| enabled(Module::AppArmor));
+        Ok(Security { granted, seccomp, no_new_privileges, apparmor })
     }
 
     /// For an exec with `--privileged`: everything the engine may grant.
@@ -84,10 +89,11 @@ enum Seccomp {
 struct Options {
     seccomp: Seccomp,
     no_new_privileges: Option<bool>,
+    apparmor: Option<String>,
 }
 
 fn parse(options: &[String]) -> Result<Options> {
-    let mut parsed = Options { seccomp: Seccomp::Default, no_new_privileges: None };
+    let mut parsed = Options { seccomp: Seccomp::Default, no_new_privileges: None, apparmor: None };
     for option in options {
         if option == "no-new-privileges" {
             parsed.no_new_privileges = Some(true);
@@ -107,8 +113,10 @@ fn parse(options: &[String]) -> Result<Options> {
                 "false" | "0" => parsed.no_new_privileges = Some(false),
                 _ => return Err(Error::invalid(format!("invalid --security-opt 2: \"{option}\""))),
             },
-            // Machines without AppArmor or SELinux have nothing to label; dockerd accepts these there too.
-            "apparmor" | "label" => {}
+            // What starts a container is not confined itself: nothing has to be asked of the kernel.
+            "apparmor" => parsed.apparmor = (value != "unconfined").then(|| value.to_owned()),
+            // Hull labels nothing for SELinux; dockerd accepts these without it too.
+            "label" => {}
             "writable-cgroups" => return Err(Error::not_implemented("--security-opt writable-cgroups")),
             _ => return Err(Error::invalid(format!("invalid --security-opt 2: \"{option}\""))),
         }
@@ -128,7 +136,11 @@ mod tests {
     #[test]
     fn security_options_are_dockers() {
         let parsed = options(&["no-new-privileges", "seccomp=unconfined", "label=disable"]).expect("valid");
-        assert_eq!(parsed, Options { seccomp: Seccomp::Unconfined, no_new_privileges: Some(true) });
+        let no_new_privileges = Some(true);
+        assert_eq!(parsed, Options { seccomp: Seccomp::Unconfined, no_new_privileges, apparmor: None });
+        let profile = |list: &[&str]| options(list).expect("valid").apparmor;
+        assert_eq!(profile(&["apparmor=mine"]).as_deref(), Some("mine"));
+        assert_eq!(profile(&["apparmor:mine", "apparmor=unconfined"]), None);
         assert_eq!(options(&["nonsense"]), Err("invalid --security-opt 1: \"nonsense\"".to_owned()));
         assert_eq!(options(&["a=b"]), Err("invalid --security-opt 2: \"a=b\"".to_owned()));
     }
