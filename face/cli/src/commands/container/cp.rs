@@ -3,6 +3,8 @@
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -281,13 +283,14 @@ async fn copy_to(invocation: &Invocation, from: &str, container: &str, to: &str)
         query = query.set("copyUIDGID", "true");
     }
     let (sender, receiver) = mpsc::channel::<std::io::Result<Bytes>>(4);
+    let size = Arc::new(AtomicU64::new(0));
+    let written = Arc::clone(&size);
     let directory = if from == "-" {
         if is_dir != Some(true) {
             return Err(format!("destination \"{container}:{to}\" must be a directory").into());
         }
         tokio::task::spawn_blocking(move || {
-            let mut writer = Chunks { sender, size: 0 };
-            std::io::copy(&mut std::io::stdin().lock(), &mut writer).map(|_| writer.size)
+            std::io::copy(&mut std::io::stdin().lock(), &mut Chunks { sender, size: written })
         });
         target
     } else {
@@ -302,7 +305,7 @@ async fn copy_to(invocation: &Invocation, from: &str, container: &str, to: &str)
             name => name,
         });
         tokio::task::spawn_blocking(move || {
-            pack(&PathBuf::from(source), &name, follow, Chunks { sender, size: 0 })
+            pack(&PathBuf::from(source), &name, follow, Chunks { sender, size: written })
         });
         placement.directory
     };
@@ -313,7 +316,7 @@ async fn copy_to(invocation: &Invocation, from: &str, container: &str, to: &str)
     let payload = stream_body("application/x-tar", chunks);
     let reply = client.send(hull_client::Method::PUT, &archive_path(container), &query, payload, &[]).await?;
     reply.bytes(&client).await?;
-    report(invocation, 0, &format!("{container}:{to}"));
+    report(invocation, size.load(Ordering::Relaxed), &format!("{container}:{to}"));
     Ok(0)
 }
 
@@ -342,12 +345,12 @@ fn pack(source: &Path, name: &str, follow: bool, chunks: Chunks) -> std::io::Res
 /// A writer whose output becomes a request's body.
 struct Chunks {
     sender: mpsc::Sender<std::io::Result<Bytes>>,
-    size: u64,
+    size: Arc<AtomicU64>,
 }
 
 impl Write for Chunks {
     fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
-        self.size += data.len() as u64;
+        self.size.fetch_add(data.len() as u64, Ordering::Relaxed);
         self.sender
             .blocking_send(Ok(Bytes::copy_from_slice(data)))
             .map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
