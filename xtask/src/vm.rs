@@ -28,6 +28,7 @@ const MODULES: &[&str] = &[
     "nft_reject_inet",
     "nft_numgen",
     "nft_hash",
+    "loop",
 ];
 
 /// Packages without which no machine can be made.
