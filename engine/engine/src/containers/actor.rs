@@ -40,21 +40,73 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T>>;
 /// What can be asked of a container's task.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Start { reply: Reply<()> },
-    Stop { options: StopOptions, reply: Reply<()> },
-    Restart { options: StopOptions, reply: Reply<()> },
-    Kill { signal: i32, reply: Reply<()> },
-    Pause { reply: Reply<()> },
-    Unpause { reply: Reply<()> },
-    Rename { name: String, reply: Reply<()> },
-    Update { request: Box<ContainerUpdateRequest>, reply: Reply<()> },
-    Remove { options: RemoveOptions, reply: Reply<()> },
-    Attach { attach: protocol::Attach, client: OwnedFd, reply: Reply<()> },
-    AttachLater { attach: protocol::Attach, client: oneshot::Receiver<OwnedFd>, reply: Reply<bool> },
-    Resize { exec_id: Option<String>, size: ConsoleSize, reply: Reply<()> },
-    Exec { exec: Arc<ExecRecord>, client: Option<OwnedFd>, reply: Reply<()> },
-    Connect { network: String, settings: Box<EndpointSettings>, reply: Reply<()> },
-    Disconnect { network: String, force: bool, reply: Reply<()> },
+    Start {
+        reply: Reply<()>,
+    },
+    Stop {
+        options: StopOptions,
+        reply: Reply<()>,
+    },
+    Restart {
+        options: StopOptions,
+        reply: Reply<()>,
+    },
+    Kill {
+        signal: i32,
+        reply: Reply<()>,
+    },
+    Pause {
+        reply: Reply<()>,
+    },
+    Unpause {
+        reply: Reply<()>,
+    },
+    Rename {
+        name: String,
+        reply: Reply<()>,
+    },
+    Update {
+        request: Box<ContainerUpdateRequest>,
+        reply: Reply<()>,
+    },
+    Remove {
+        options: RemoveOptions,
+        reply: Reply<()>,
+    },
+    Attach {
+        attach: protocol::Attach,
+        client: OwnedFd,
+        reply: Reply<()>,
+    },
+    AttachLater {
+        attach: protocol::Attach,
+        client: oneshot::Receiver<OwnedFd>,
+        reply: Reply<bool>,
+    },
+    Resize {
+        exec_id: Option<String>,
+        size: ConsoleSize,
+        reply: Reply<()>,
+    },
+    Exec {
+        exec: Arc<ExecRecord>,
+        client: Option<OwnedFd>,
+        reply: Reply<()>,
+    },
+    Connect {
+        network: String,
+        settings: Box<EndpointSettings>,
+        reply: Reply<()>,
+    },
+    Disconnect {
+        network: String,
+        force: bool,
+        reply: Reply<()>,
+    },
+    /// Answered when everything that the monitor has told so far is taken in.
+    CatchUp {
+        reply: Reply<()>,
+    },
 }
 
 /// A client that attaches before the container runs; its connection comes when it was answered.
@@ -217,6 +269,21 @@ impl Actor {
             }
             Command::Disconnect { network, force, reply } => {
                 let _ = reply.send(Box::pin(self.disconnect(&network, force)).await);
+            }
+            Command::CatchUp { reply } => {
+                self.catch_up().await;
+                let _ = reply.send(Ok(()));
+            }
+        }
+    }
+
+    async fn catch_up(&mut self) {
+        loop {
+            let Some(link) = &self.link else { return };
+            match link.try_next() {
+                Ok(None) => return,
+                Ok(Some(event)) => self.event(Ok(event)).await,
+                Err(error) => return self.event(Err(error)).await,
             }
         }
     }

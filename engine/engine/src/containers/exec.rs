@@ -245,6 +245,14 @@ impl Engine {
     /// What an exec runs and how it ended.
     pub async fn exec_inspect(&self, exec_id: &str) -> Result<ExecInspect> {
         let exec = self.0.containers.execs.find(exec_id)?;
+        let now = *exec.progress();
+        if now.started && now.exit_code.is_none() {
+            // The monitor tells how an exec ended before it closes the client's streams: a client that asks now because
+            // they ended must be told.
+            if let Ok(handle) = self.0.containers.registry.find(&exec.container) {
+                let _ = handle.ask(|reply| Command::CatchUp { reply }).await;
+            }
+        }
         let progress = *exec.progress();
         let request = &exec.request;
         let (entrypoint, arguments) = match exec.words() {

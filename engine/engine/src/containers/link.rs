@@ -79,6 +79,11 @@ impl Link {
         }
     }
 
+    /// The next event if it is there already.
+    pub(crate) fn try_next(&self) -> Result<Option<Event>, ConnectionError> {
+        self.socket.get_ref().try_receive()
+    }
+
     /// Sends a request and returns its tag.
     pub(crate) fn request(&mut self, action: Action, fds: &[BorrowedFd<'_>]) -> Result<u64> {
         let tag = self.next_tag;

@@ -218,6 +218,26 @@ async fn a_failed_exec_has_dockers_words_and_code() {
     assert_eq!(again.kind(), Kind::Conflict);
 }
 
+// One thread: the container's task gets no turn that the test does not give it.
+#[tokio::test]
+async fn who_sees_an_execs_streams_end_is_told_how_it_ended() {
+    let bench = running(|_| {}).await;
+    let request = hull_docker_api::ExecCreateRequest {
+        cmd: Some(vec!["x".to_owned()]),
+        ..hull_docker_api::ExecCreateRequest::default()
+    };
+    let exec = bench.engine.exec_create("web", request).await.expect("create").id;
+    let session = bench.engine.exec_start(&exec, Default::default()).await.expect("start");
+    let started = tokio::spawn(session.detached());
+    let tag = bench.monitor.request().await.tag;
+    bench.monitor.tell(&Event::ExecStarted { tag, exec_id: exec.clone(), pid: 1 });
+    started.await.expect("join").expect("started");
+    assert_eq!(bench.engine.exec_inspect(&exec).await.expect("inspect").exit_code, None);
+    bench.monitor.tell(&Event::ExecExited { exec_id: exec.clone(), status: 3, detached: false });
+    let inspect = bench.engine.exec_inspect(&exec).await.expect("inspect");
+    assert_eq!((inspect.running, inspect.exit_code), (false, Some(3)));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_ids_and_beginnings_find_a_container() {
     let bench = running(|_| {}).await;
