@@ -32,7 +32,13 @@ const MODULES: &[&str] = &[
 ];
 
 /// Packages without which no machine can be made.
-const PACKAGES: &[&str] = &["qemu-system-x86", "busybox-static"];
+const PACKAGES: &[&str] = &["qemu-system-x86", "binutils"];
+
+/// What runs inside unless told otherwise.
+const SCRIPT: &str = "test/vm/engine.sh";
+
+/// Seconds after which the suite is given up; it takes a minute.
+const SUITE_TIMEOUT: u64 = 300;
 
 const RESULT: &str = "VM-RESULT:";
 
@@ -51,26 +57,44 @@ pub(crate) struct Options {
 
 /// Builds the binaries and runs the script in the machine.
 pub(crate) fn run_task(project: &Project, options: &Options) -> Result<()> {
-    for program in ["qemu-system-x86_64", "dpkg-deb"] {
-        let found = Command::new(program).arg("--version").stdout(Stdio::null()).status();
-        ensure!(found.is_ok(), "{program} is missing: apt-get install {}", PACKAGES.join(" "));
-    }
-    let work = project.target().join("vm");
-    fs::create_dir_all(&work)?;
+    let work = prepare(project)?;
     let built = match &options.programs {
         Some(programs) => stripped(programs, &work.join("programs"))?,
         None => crate::dist::run(project)?,
     };
-    let machine = Machine {
-        work: &work,
-        binaries: BINARIES.iter().map(|name| built.join(name)).collect(),
-        script: &options.script.clone().unwrap_or_else(|| project.path("test/vm/engine.sh")),
-        memory: 1536,
-        timeout: Duration::from_secs(options.timeout),
-    };
-    let status = machine.run()?;
-    ensure!(status == 0, "the script in the machine ended with {status}");
+    let script = options.script.clone().unwrap_or_else(|| project.path(SCRIPT));
+    let outcome = machine(&work, &built, &script, options.timeout).run()?;
+    ensure!(outcome.status == 0, "the script in the machine ended with {}", outcome.status);
     Ok(())
+}
+
+/// The script as one of the suites, with the programs built for these. What the machine is made of must be there:
+/// [`prepare`] finds out.
+pub(crate) fn suite(project: &Project, work: &Path) -> Result<Outcome> {
+    let built = stripped(&project.built("debug"), &work.join("programs"))?;
+    machine(work, &built, &project.path(SCRIPT), SUITE_TIMEOUT).run()
+}
+
+/// Sees to it that the emulator and a kernel are there; returns the folder to work in.
+pub(crate) fn prepare(project: &Project) -> Result<PathBuf> {
+    for program in ["qemu-system-x86_64", "dpkg-deb", "strip"] {
+        let found = Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        ensure!(found.is_ok(), "{program} is missing: apt-get install {}", PACKAGES.join(" "));
+    }
+    let work = project.target().join("vm");
+    fs::create_dir_all(&work)?;
+    Kernel::fetch(&work).context("no kernel for the emulated machine")?;
+    Ok(work)
+}
+
+fn machine<'a>(work: &'a Path, programs: &Path, script: &'a Path, timeout: u64) -> Machine<'a> {
+    Machine {
+        work,
+        binaries: BINARIES.iter().map(|name| programs.join(name)).collect(),
+        script,
+        memory: 1536,
+        timeout: Duration::from_secs(timeout),
+    }
 }
 
 /// Copies of the programs without symbols in `to`: an initramfs lives in memory, and debug binaries are large.
@@ -96,9 +120,27 @@ pub(crate) struct Machine<'a> {
     pub(crate) timeout: Duration,
 }
 
+/// How the script in the machine ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Outcome {
+    /// Its exit status.
+    pub(crate) status: i32,
+    /// Lines that begin with `ok`.
+    pub(crate) passed: u32,
+    /// Lines that begin with `FAIL`.
+    pub(crate) failed: u32,
+}
+
+impl Outcome {
+    fn add(&mut self, line: &str) {
+        self.passed += u32::from(line.starts_with("ok "));
+        self.failed += u32::from(line.starts_with("FAIL "));
+    }
+}
+
 impl Machine<'_> {
-    /// Boots the machine, copies its console to ours and returns the script's exit status.
-    pub(crate) fn run(&self) -> Result<i32> {
+    /// Boots the machine, copies its console to ours and returns how the script ended.
+    pub(crate) fn run(&self) -> Result<Outcome> {
         let kernel = Kernel::fetch(self.work)?;
         let initrd = self.work.join("initramfs.cpio");
         self.write_initramfs(&kernel, &initrd)?;
@@ -110,11 +152,7 @@ impl Machine<'_> {
         for dir in ["bin", "proc", "sys", "dev", "mods", "run", "tmp", "etc", "var", "var/lib", "root"] {
             cpio.directory(dir)?;
         }
-        cpio.file(
-            "bin/busybox",
-            0o755,
-            &fs::read("/bin/busybox").context("busybox-static is not installed")?,
-        )?;
+        cpio.file("bin/busybox", 0o755, &fs::read(hull_fixtures::image::busybox_program()?)?)?;
         for binary in &self.binaries {
             let name = binary.file_name().context("binary without a name")?.to_string_lossy();
             cpio.file(
@@ -138,7 +176,7 @@ impl Machine<'_> {
         cpio.finish()
     }
 
-    fn boot(&self, kernel: &Path, initrd: &Path) -> Result<i32> {
+    fn boot(&self, kernel: &Path, initrd: &Path) -> Result<Outcome> {
         let mut qemu = Command::new("qemu-system-x86_64")
             .args([
                 "-accel",
@@ -174,21 +212,24 @@ impl Machine<'_> {
                 let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
             }
         });
+        let mut outcome = Outcome::default();
         let mut result = None;
         for line in BufReader::new(output).split(b'\n') {
             let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
             if let Some(code) = line.split(RESULT).nth(1) {
                 result = code.trim().parse().ok();
             } else {
+                outcome.add(&line);
                 println!("vm| {line}");
             }
         }
         drop(done);
         let _ = watchdog.join();
         qemu.wait()?;
-        result.with_context(|| {
+        outcome.status = result.with_context(|| {
             format!("the machine ended, or was ended after {:?}, without a result", self.timeout)
-        })
+        })?;
+        Ok(outcome)
     }
 }
 
@@ -218,6 +259,7 @@ mount -t securityfs securityfs /sys/kernel/security 2>/dev/null
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 while read -r m; do insmod /mods/$m || echo \"cannot load $m\"; done < /mods/order
+echo
 sh /test.sh
 echo VM-RESULT: $?
 poweroff -f
@@ -371,6 +413,15 @@ mod tests {
         assert_eq!(bytes.len() % 4, 0);
         assert_eq!(&bytes[..6], b"070701");
         assert_eq!(&bytes[54..62], b"00000005", "file size is the seventh field");
+    }
+
+    #[test]
+    fn lines_of_the_script_are_counted() {
+        let mut outcome = Outcome::default();
+        for line in ["ok   pids limit", "FAIL exec: expected '3', got '0'", "[ 12.3] okay", "web"] {
+            outcome.add(line);
+        }
+        assert_eq!(outcome, Outcome { status: 0, passed: 1, failed: 1 });
     }
 
     #[test]
