@@ -87,9 +87,11 @@ impl Engine {
         self.0.started
     }
 
-    /// Writes what is queued and closes the record. Containers go on; actions fail from now on.
+    /// Writes what is queued and closes the record. Containers go on; actions fail from now on. Without containers
+    /// nothing of this engine stays in the cgroups.
     pub fn close(&self) {
         self.0.store.close();
+        self.0.containers.remove_cgroup_root();
     }
 
     /// The record of truth.

@@ -1,8 +1,9 @@
 //! Volumes: create, list, inspect, remove, prune; and what containers mount of them.
 //!
 //! A record in the table `volumes` says that a volume exists; its directory is made before the record and removed
-//! before it, so that a cut in between leaves no volume without a directory. Which containers refer to a volume is
-//! known by the containers.
+//! before it, so that a cut in between leaves no volume without a directory. An anonymous volume that a container is
+//! made with is recorded together with the container: a creation that was cut off leaves none. Which containers refer
+//! to a volume is known by the containers.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -70,6 +71,7 @@ impl Volumes {
         if !stale.is_empty() {
             store.write(stale, Durability::Process).detach();
         }
+        settle_unfinished(&local, &records).map_err(|error| Error::system("open volumes", error))?;
         Ok(Volumes { local, changing: tokio::sync::Mutex::default(), records: Mutex::new(records) })
     }
 
@@ -199,7 +201,13 @@ pub(crate) struct MountableVolume {
     pub(crate) mountpoint: PathBuf,
     /// Whether this call made it.
     pub(crate) created: bool,
+    /// It has to be recorded with the container it was made for.
+    pub(crate) unrecorded: Option<Unrecorded>,
 }
+
+/// An anonymous volume that exists only on disk: it becomes real with the record of its container.
+#[derive(Debug, Clone)]
+pub(crate) struct Unrecorded(Record);
 
 /// What containers need.
 impl Engine {
@@ -223,9 +231,45 @@ impl Engine {
             driver_opts: options.clone(),
             labels: labels.clone(),
         };
-        let (record, created) = self.volume_ensure(request, Durability::Process).await?;
+        let (record, created, unrecorded) = if name.is_none() {
+            let record = self.volume_begin(request).await?;
+            (record.clone(), true, Some(Unrecorded(record)))
+        } else {
+            let (record, created) = self.volume_ensure(request, Durability::Process).await?;
+            (record, created, None)
+        };
         let mountpoint = self.volume_mounted(&record).await?;
-        Ok(MountableVolume { name: record.name, driver: "local".to_owned(), mountpoint, created })
+        Ok(MountableVolume { name: record.name, driver: "local".to_owned(), mountpoint, created, unrecorded })
+    }
+
+    /// Adds the records of volumes to the batch that records their container.
+    pub(crate) fn volumes_record(volumes: &[Unrecorded], batch: &mut hull_meta::Batch) -> Result<()> {
+        for Unrecorded(record) in volumes {
+            batch.put(TABLE, &record.name, record)?;
+        }
+        Ok(())
+    }
+
+    /// The batch is written: the volumes exist.
+    pub(crate) async fn volumes_recorded(&self, volumes: Vec<Unrecorded>) {
+        for Unrecorded(record) in volumes {
+            self.0.volumes.known().insert(record.name.clone(), record.clone());
+            self.volume_finish(&record.name).await;
+            self.volume_event("create", &record.name);
+        }
+    }
+
+    /// The container was not recorded: its volumes go.
+    pub(crate) async fn volumes_abandoned(&self, volumes: Vec<Unrecorded>) {
+        for Unrecorded(record) in volumes {
+            let removed = match valid(&record.name) {
+                Ok(name) => self.volume_remove_directory(name).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = removed {
+                tracing::warn!(volume = record.name, %error, "undo of a volume");
+            }
+        }
     }
 
     /// Removes an anonymous volume whose container goes away, unless another container uses it.
@@ -259,19 +303,25 @@ impl Engine {
         request: VolumeCreateRequest,
         durability: Durability,
     ) -> Result<(Record, bool)> {
-        let (name, labels) = named(&request)?;
-        let failed = |error: &dyn std::fmt::Display| format!("create {name}: {error}");
-        if !matches!(request.driver.as_str(), "" | "local" | "default") {
-            let driver = &request.driver;
-            return Err(Error::not_found(failed(&format_args!(
-                "error looking up volume plugin {driver}: plugin {driver:?} not found"
-            ))));
-        }
+        check_driver(&request)?;
         let _changing = self.0.volumes.changing.lock().await;
-        if let Some(record) = self.0.volumes.known().get(name.as_str()) {
+        if let Some(record) = self.0.volumes.known().get(&request.name) {
             return Ok((record.clone(), false));
         }
-        MountOptions::parse(&request.driver_opts).map_err(|error| Error::invalid(failed(&error)))?;
+        let record = self.volume_begin(request).await?;
+        self.store().put(TABLE, &record.name, &record, durability).await?;
+        self.0.volumes.known().insert(record.name.clone(), record.clone());
+        self.volume_finish(&record.name).await;
+        self.volume_event("create", &record.name);
+        Ok((record, true))
+    }
+
+    /// Makes the directories of a new volume; its record is the caller's to write.
+    async fn volume_begin(&self, request: VolumeCreateRequest) -> Result<Record> {
+        check_driver(&request)?;
+        let (name, labels) = named(&request)?;
+        MountOptions::parse(&request.driver_opts)
+            .map_err(|error| Error::invalid(format!("create {name}: {error}")))?;
         let now = jiff::Timestamp::now();
         let record = Record {
             name: name.to_string(),
@@ -279,14 +329,27 @@ impl Engine {
             labels,
             options: request.driver_opts,
         };
-        let (local, directory) = (self.0.volumes.local.clone(), name.clone());
-        tokio::task::spawn_blocking(move || local.create(&directory))
+        let local = self.0.volumes.local.clone();
+        tokio::task::spawn_blocking(move || local.begin(&name))
             .await?
             .map_err(|error| Error::system("volume", error))?;
-        self.store().put(TABLE, name.as_str(), &record, durability).await?;
-        self.0.volumes.known().insert(name.to_string(), record.clone());
-        self.volume_event("create", name.as_str());
-        Ok((record, true))
+        Ok(record)
+    }
+
+    /// What stays when this fails is looked at when an engine opens.
+    async fn volume_finish(&self, name: &str) {
+        let (local, Ok(name)) = (self.0.volumes.local.clone(), valid(name)) else { return };
+        let finished = tokio::task::spawn_blocking(move || local.finish(&name)).await;
+        if let Ok(Err(error)) = finished {
+            tracing::warn!(%error, "finish volume");
+        }
+    }
+
+    async fn volume_remove_directory(&self, name: Name) -> Result<()> {
+        let (local, text) = (self.0.volumes.local.clone(), name.to_string());
+        tokio::task::spawn_blocking(move || local.unmount(&name).and_then(|()| local.remove(&name)))
+            .await?
+            .map_err(|error| Error::system(format_args!("remove {text}"), error))
     }
 
     /// Directory first, then the record. The caller holds `changing`.
@@ -296,10 +359,7 @@ impl Engine {
             let users = users.join(", ");
             return Err(Error::conflict(format!("remove {}: volume is in use - [{users}]", record.name)));
         }
-        let (local, name) = (self.0.volumes.local.clone(), valid(&record.name)?);
-        tokio::task::spawn_blocking(move || local.unmount(&name).and_then(|()| local.remove(&name)))
-            .await?
-            .map_err(|error| Error::system(format_args!("remove {}", record.name), error))?;
+        self.volume_remove_directory(valid(&record.name)?).await?;
         let durability = if record.is_anonymous() { Durability::Process } else { Durability::Disk };
         self.store().delete(TABLE, &record.name, durability).await?;
         self.0.volumes.known().remove(&record.name);
@@ -339,6 +399,32 @@ impl Engine {
             ..Volume::default()
         }
     }
+}
+
+/// Volumes that are on disk with their mark: recorded ones only lose it, others belong to a creation that was cut off.
+fn settle_unfinished(
+    local: &Local,
+    records: &BTreeMap<String, Record>,
+) -> std::result::Result<(), hull_volume::Error> {
+    for name in local.unfinished()? {
+        if records.contains_key(name.as_str()) {
+            local.finish(&name)?;
+        } else {
+            local.unmount(&name)?;
+            local.remove(&name)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_driver(request: &VolumeCreateRequest) -> Result<()> {
+    let (name, driver) = (&request.name, &request.driver);
+    if matches!(driver.as_str(), "" | "local" | "default") {
+        return Ok(());
+    }
+    Err(Error::not_found(format!(
+        "create {name}: error looking up volume plugin {driver}: plugin {driver:?} not found"
+    )))
 }
 
 /// The name and labels of a volume to be made; no name makes it anonymous.
@@ -435,11 +521,33 @@ mod tests {
         let first = engine.volume_for_container(Some("data"), "", &none, &none).await.expect("create");
         let again = engine.volume_for_container(Some("data"), "local", &none, &none).await.expect("again");
         assert_eq!((first.created, again.created, first.mountpoint), (true, false, again.mountpoint));
-        let anonymous = engine.volume_for_container(None, "", &none, &none).await.expect("create").name;
+        let made = engine.volume_for_container(None, "", &none, &none).await.expect("create");
+        let anonymous = made.name;
+        assert!(engine.volume_inspect(&anonymous).await.is_err(), "real only with its container");
+        engine.volumes_recorded(made.unrecorded.into_iter().collect()).await;
+        assert!(engine.volume_inspect(&anonymous).await.is_ok());
         engine.volume_discard("data").await.expect("a named volume stays");
         engine.volume_discard(&anonymous).await.expect("discard");
         assert!(engine.volume_inspect(&anonymous).await.is_err());
         assert!(engine.volume_inspect("data").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_volume_whose_container_was_never_recorded_is_gone_with_the_next_engine() {
+        let (dir, engine) = engine().await;
+        let none = BTreeMap::new();
+        engine.volume_create(request("kept")).await.expect("create");
+        let cut = engine.volume_for_container(None, "", &none, &none).await.expect("create");
+        let before_its_mark = dir.path().join("data/volumes/cut");
+        std::fs::create_dir(&before_its_mark).expect("mkdir");
+        std::fs::create_dir_all(dir.path().join("data/volumes/foreign/_data")).expect("mkdir");
+        drop(engine);
+        let config = Config::new(dir.path().join("data"), dir.path().join("run"), "/nonexistent".into());
+        let again = tokio::task::spawn_blocking(|| Engine::open(config)).await.expect("join").expect("open");
+        assert!(!cut.mountpoint.exists() && !before_its_mark.exists());
+        assert!(again.volume_inspect("kept").await.is_ok());
+        assert!(dir.path().join("data/volumes/kept/_data").exists());
+        assert!(dir.path().join("data/volumes/foreign/_data").exists(), "never touched without a mark");
     }
 
     #[tokio::test]

@@ -85,7 +85,9 @@ fn campaign(ground: &Ground, kills: u64, seed: u64) -> Result<()> {
     ensure!(done.iter().all(|count| *count > 0), "no call of some kind ever succeeded: {done:?}");
     all_alive(ground, &lasting)?;
     one_state_for_all(ground)?;
-    exits_are_true(ground)
+    no_volume_is_ownerless(ground)?;
+    exits_are_true(ground)?;
+    logs_are_whole(ground)
 }
 
 /// Containers that count in their logs; by name, the process of each.
@@ -192,6 +194,28 @@ fn one_state_for_all(ground: &Ground) -> Result<()> {
         ensure!(["created", "running", "exited"].contains(&state), "{name} is {state} for ever");
         ground.ok(&["restart", "-t", "0", name]).with_context(|| format!("{name} was {state}"))?;
     }
+    Ok(())
+}
+
+/// Every anonymous volume was made with a container, and every removal of one took it along.
+fn no_volume_is_ownerless(ground: &Ground) -> Result<()> {
+    let dangling = ground.ok(&["volume", "ls", "-q", "-f", "dangling=true"])?;
+    ensure!(dangling.is_empty(), "volumes without a container:\n{dangling}");
+    Ok(())
+}
+
+/// What a container prints while there is no engine is in its log to the last line, also when it ended meanwhile.
+fn logs_are_whole(ground: &Ground) -> Result<()> {
+    let id = ground.up(&[], "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo $i; done; exit 4")?;
+    ground.engine.kill()?;
+    ground.engine.start_again()?;
+    ground.becomes(&id, "{{.State.Status}} {{.State.ExitCode}}", "exited 4")?;
+    let log = ground.ok(&["logs", &id])?;
+    ensure!(
+        log.lines().eq((1..=20_000).map(|line| line.to_string())),
+        "the log has {} lines",
+        log.lines().count()
+    );
     Ok(())
 }
 

@@ -6,7 +6,9 @@
 //! this crate owns the directories.
 //!
 //! Removal renames the volume's directory to `.removing-<name>` first, so that an interrupted removal is never seen
-//! as a volume; [`Local::open`] finishes such removals.
+//! as a volume; [`Local::open`] finishes such removals. A volume begins ([`Local::begin`]) with a file `unfinished`
+//! beside `_data`, which goes ([`Local::finish`]) when the engine has recorded it: what a cut leaves between the two
+//! is told apart from content that somebody may miss ([`Local::unfinished`]).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,6 +23,9 @@ pub use name::{InvalidName, Name};
 pub use options::{InvalidOptions, MountOptions};
 
 const REMOVING: &str = ".removing-";
+
+/// Beside `_data` until the volume is recorded.
+const UNFINISHED: &str = "unfinished";
 
 /// The directories of all local volumes of one engine.
 #[derive(Debug, Clone)]
@@ -135,6 +140,52 @@ impl Local {
         make_dir(&self.root.join(name.as_str()), 0o701, false).map_err(failed)?;
         make_dir(&data, 0o755, false).map_err(failed)?;
         Ok(data)
+    }
+
+    /// Makes the directories of a volume that is not recorded yet; [`Local::finish`] follows its record. One that
+    /// exists already is left as it is.
+    ///
+    /// # Errors
+    /// When a directory or the mark cannot be made.
+    pub fn begin(&self, name: &Name) -> Result<PathBuf, Error> {
+        let directory = self.root.join(name.as_str());
+        if !self.exists(name) {
+            let failed = |source| Error::Create { name: name.to_string(), source };
+            make_dir(&directory, 0o701, false).map_err(failed)?;
+            fs::File::create(directory.join(UNFINISHED)).map_err(failed)?;
+        }
+        self.create(name)
+    }
+
+    /// Takes the mark of a begun volume away. One without is no error.
+    ///
+    /// # Errors
+    /// When the mark cannot be removed.
+    pub fn finish(&self, name: &Name) -> Result<(), Error> {
+        match fs::remove_file(self.root.join(name.as_str()).join(UNFINISHED)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::Create { name: name.to_string(), source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Volumes whose creation was cut off before their end: those with the mark, and empty directories.
+    ///
+    /// # Errors
+    /// When the root cannot be read.
+    pub fn unfinished(&self) -> Result<Vec<Name>, Error> {
+        let failed = |source| Error::Root { path: self.root.clone(), source };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_str().and_then(|name| Name::parse(name).ok());
+            // An empty directory was cut off before its mark; any other without the mark is not touched.
+            let cut = entry.path().join(UNFINISHED).exists()
+                || fs::read_dir(entry.path()).is_ok_and(|mut content| content.next().is_none());
+            found.extend(name.filter(|_| cut));
+        }
+        Ok(found)
     }
 
     /// Removes the volume with all its content. One that is not there is no error.
@@ -270,6 +321,18 @@ mod tests {
 
     fn name(text: &str) -> Name {
         Name::parse(text).unwrap()
+    }
+
+    #[test]
+    fn unfinished_is_what_was_begun_and_not_finished() {
+        let (_dir, local) = local();
+        local.create(&name("old")).unwrap();
+        local.begin(&name("old")).unwrap();
+        local.begin(&name("done")).unwrap();
+        local.finish(&name("done")).unwrap();
+        local.finish(&name("done")).unwrap();
+        local.begin(&name("cut")).unwrap();
+        assert_eq!(local.unfinished().unwrap(), [name("cut")]);
     }
 
     #[test]

@@ -226,8 +226,8 @@ impl Actor {
                 self.after_exit().await;
             }
             First::Start => self.restart_by_policy().await,
-            First::Remove => {
-                if let Err(error) = self.remove_now(self.def.host.auto_remove).await {
+            First::Remove { volumes } => {
+                if let Err(error) = self.remove_now(volumes || self.def.host.auto_remove).await {
                     tracing::error!(container = self.def.short(), %error, "finish removal");
                 }
             }

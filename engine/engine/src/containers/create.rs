@@ -15,6 +15,7 @@ use super::reconcile::First;
 use super::record::{DEFINITIONS, Definition, MountKind, MountRecord, RunState, STATES};
 use super::spec::Security;
 use super::{copy_up, merge, names, validate};
+use crate::volumes::Unrecorded;
 use crate::{Engine, Error, Result};
 
 impl Engine {
@@ -73,16 +74,32 @@ impl Engine {
     async fn make(&self, mut def: Definition, wanted: Vec<Wanted>) -> Result<()> {
         let directory = self.config().container_dir(&def.id);
         blocking(move || make_directories(&directory)).await?;
-        def.mounts = self.make_volumes(&def, wanted).await?;
-        let state = RunState::default();
-        let mut batch = hull_meta::Batch::new();
-        batch.put(DEFINITIONS, &def.id, &def)?.put(STATES, &def.id, &state)?;
-        self.store().write(batch, def.durability()).await?;
-        let attributes = def.event_attributes();
+        let mut volumes = Vec::new();
+        let recorded = match self.make_volumes(&def, wanted, &mut volumes).await {
+            Ok(mounts) => {
+                def.mounts = mounts;
+                self.record_new(&def, &volumes).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = recorded {
+            self.volumes_abandoned(volumes).await;
+            return Err(error);
+        }
+        self.volumes_recorded(volumes).await;
+        let (state, attributes) = (RunState::default(), def.event_attributes());
         let id = def.id.clone();
         self.begin_task(def, state, First::Rest);
         self.events().emit("container", "create", &id, attributes);
         Ok(())
+    }
+
+    /// The container and its own volumes, together: neither is there without the other.
+    async fn record_new(&self, def: &Definition, volumes: &[Unrecorded]) -> Result<()> {
+        let mut batch = hull_meta::Batch::new();
+        Engine::volumes_record(volumes, &mut batch)?;
+        batch.put(DEFINITIONS, &def.id, def)?.put(STATES, &def.id, &RunState::default())?;
+        Ok(self.store().write(batch, def.durability()).await?)
     }
 
     /// The wanted name, or a random one that is free.
@@ -126,14 +143,21 @@ impl Engine {
         Ok(inherited)
     }
 
-    /// Makes the volumes that are not there and fills new ones with what the image has at their place.
-    async fn make_volumes(&self, def: &Definition, wanted: Vec<Wanted>) -> Result<Vec<MountRecord>> {
+    /// Makes the volumes that are not there and fills new ones with what the image has at their place. Those that
+    /// have to be recorded with the container are added to `unrecorded`.
+    async fn make_volumes(
+        &self,
+        def: &Definition,
+        wanted: Vec<Wanted>,
+        unrecorded: &mut Vec<Unrecorded>,
+    ) -> Result<Vec<MountRecord>> {
         let mut records = Vec::with_capacity(wanted.len());
         for Wanted { mut record, volume_options, volume_labels } in wanted {
             if record.kind == MountKind::Volume && record.source.is_empty() {
                 let name = (!record.name.is_empty()).then_some(record.name.as_str());
                 let volume =
                     self.volume_for_container(name, &record.driver, &volume_options, &volume_labels).await?;
+                unrecorded.extend(volume.unrecorded);
                 record.name = volume.name;
                 record.driver = volume.driver;
                 record.source = volume.mountpoint.to_string_lossy().into_owned();

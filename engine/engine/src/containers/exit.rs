@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::RemoveOptions;
 use super::actor::{Actor, Asked, FIRST_BACKOFF, Reply, Stopping, blocking};
 use super::record::{DEFINITIONS, Definition, MountKind, RunState, STATES, Status};
-use super::signal;
+use super::{removal, signal};
 use crate::{Error, Result};
 
 /// Longest delay before a restart by policy.
@@ -194,20 +194,21 @@ impl Actor {
         let _ = reply.send(result);
     }
 
-    /// Takes the container away: files, anonymous volumes, record, name. Ends the task.
+    /// Takes the container away and ends the task: mark, volumes, files, record. Whatever cuts it off, the next engine
+    /// finds the mark and does the whole again.
     pub(super) async fn remove_now(&mut self, volumes: bool) -> Result<()> {
-        self.state.status = Status::Removing;
+        let before = std::mem::replace(&mut self.state.status, Status::Removing);
         self.publish();
-        let directory = self.engine.config().container_dir(&self.def.id);
-        let exec_dir = self.engine.config().container_exec_dir(&self.def.id);
-        let cgroup = self.engine.cgroup_of(&self.def);
-        let removed = blocking(move || {
-            let _ = cgroup.remove();
-            remove_tree(&exec_dir)?;
-            remove_tree(&directory)
-        })
-        .await;
-        if let Err(error) = removed {
+        let (containers, id) = (self.engine.config().container_dir(""), self.def.id.clone());
+        if let Err(error) = blocking(move || removal::begin(&containers, &id, volumes)).await {
+            self.state.status = before;
+            self.publish();
+            return Err(error);
+        }
+        if volumes {
+            self.discard_volumes().await;
+        }
+        if let Err(error) = self.remove_files().await {
             self.state.status = Status::Dead;
             let _ = self.save().await;
             return Err(error);
@@ -219,13 +220,22 @@ impl Actor {
         self.gone = true;
         self.emit("destroy", &[]);
         self.publish();
-        if volumes {
-            self.discard_volumes().await;
-        }
         if let Err(error) = self.engine.image_released(&self.def.image_id).await {
             tracing::warn!(container = self.def.short(), %error, "remove the image that waited for this container");
         }
         Ok(())
+    }
+
+    async fn remove_files(&self) -> Result<()> {
+        let (containers, id) = (self.engine.config().container_dir(""), self.def.id.clone());
+        let exec_dir = self.engine.config().container_exec_dir(&self.def.id);
+        let cgroup = self.engine.cgroup_of(&self.def);
+        blocking(move || {
+            let _ = cgroup.remove();
+            remove_tree(&exec_dir)?;
+            removal::finish(&containers, &id)
+        })
+        .await
     }
 
     /// `--rm`: nobody waits for the result.

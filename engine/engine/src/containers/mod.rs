@@ -44,6 +44,7 @@ mod neighbours;
 mod reconcile;
 mod record;
 mod registry;
+mod removal;
 mod rootfs;
 mod signal;
 mod spec;
@@ -102,6 +103,16 @@ impl Containers {
             cgroup_root,
             runtime: OnceLock::new(),
         })
+    }
+
+    /// Removes the cgroup that containers' cgroups lie in from every hierarchy, unless one is left. The next container
+    /// makes it again.
+    pub(crate) fn remove_cgroup_root(&self) {
+        let root = self.cgroup_root.trim_start_matches('/');
+        for directory in reconcile::cgroup_mounts().into_iter().map(|mount| mount.join(root)) {
+            // The kernel refuses while something is in it.
+            let _ = std::fs::remove_dir(directory);
+        }
     }
 
     /// Forgets a removed container.

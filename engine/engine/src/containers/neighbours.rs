@@ -3,7 +3,7 @@
 use hull_docker_api::EndpointSettings;
 
 use super::actor::Command;
-use super::record::MountKind;
+use super::record::{MountKind, Status};
 use crate::{Engine, Result};
 
 /// What commit reads of a container.
@@ -53,11 +53,12 @@ impl Engine {
         of_image.map(|now| (now.def.id.clone(), now.state.status.is_up())).collect()
     }
 
-    /// Ids of containers that mount a volume.
+    /// Ids of containers that mount a volume. One that is being removed will never do so again.
     pub(crate) fn containers_of_volume(&self, volume: &str) -> Vec<String> {
         let all = self.0.containers.registry.all();
         let users = all.iter().map(super::registry::Handle::now).filter(|now| {
-            now.def.mounts.iter().any(|mount| mount.kind == MountKind::Volume && mount.name == volume)
+            now.state.status != Status::Removing
+                && now.def.mounts.iter().any(|mount| mount.kind == MountKind::Volume && mount.name == volume)
         });
         users.map(|now| now.def.id.clone()).collect()
     }

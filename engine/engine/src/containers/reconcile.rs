@@ -2,8 +2,9 @@
 //!
 //! A container whose monitor answers is adopted as it is. One that was recorded as running and has no monitor ended
 //! meanwhile: its exit record tells how, and without one it died with its monitor. A start that was under way when
-//! the engine died is undone: its client was never told that it succeeded. Directories, monitors and cgroups that no
-//! record names are removed, then restart policies are applied.
+//! the engine died is undone: its client was never told that it succeeded. A record whose directory is gone or marked
+//! belongs to a removal that is finished now. Directories, monitors and cgroups that no record names are removed, then
+//! restart policies are applied.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::ffi::OsStrExt;
@@ -17,6 +18,8 @@ use super::actor::blocking;
 use super::exit::{read_exit, remove_tree, should_restart};
 use super::link::Link;
 use super::record::{DEFINITIONS, Definition, RunState, STATES, Status};
+use super::removal;
+use super::start::{has_own_network, plain_endpoints};
 use crate::networks::Attached;
 use crate::{Engine, Error, Result};
 
@@ -35,7 +38,7 @@ pub(super) enum First {
     /// Starts as its policy wants.
     Start,
     /// Finishes a removal that was cut off, or was promised for the exit.
-    Remove,
+    Remove { volumes: bool },
 }
 
 impl Engine {
@@ -84,6 +87,9 @@ impl Engine {
                     state.status = self.running_or_paused(def);
                     state.pid = answer.pid;
                     state.started_at = answer.started_at.and_then(|at| at.parse().ok()).or(state.started_at);
+                    if !has_own_network(def) {
+                        state.endpoints = plain_endpoints(self, def);
+                    }
                     return (state, First::Adopt(Box::new(link)));
                 }
                 Phase::Exited => {
@@ -95,6 +101,9 @@ impl Engine {
         }
         if let Some(pid) = monitor {
             end_process(pid);
+        }
+        if let Some(volumes) = removal::begun(&self.config().container_dir(""), &def.id) {
+            return (state, First::Remove { volumes });
         }
         let exit = read_exit(&self.config().container_dir(&def.id).join("exit.json"));
         settle(def, state, exit)
@@ -146,6 +155,7 @@ impl Engine {
             remove_unknown(&config.data_root.join("containers"), &known)?;
             remove_unknown(&config.exec_root.join("containers"), &live)?;
             engine.remove_cgroups(&live);
+            engine.0.containers.remove_cgroup_root();
             Ok(())
         })
         .await
@@ -171,16 +181,24 @@ impl Engine {
 
 /// The state of a container without processes, and what follows from its policy.
 fn settle(def: &Definition, mut state: RunState, exit: Option<Exit>) -> (RunState, First) {
+    // Also the endpoints of a start that was cut off, which went with its monitor.
+    state.endpoints.clear();
+    state.ports.clear();
     let ended = exit.as_ref().and_then(|exit| exit.at.parse::<Timestamp>().ok());
     // An exit record newer than the state tells of an end, and perhaps of a start, that was never recorded.
     let unseen = exit.is_some() && ended.is_some() && ended > state.finished_at;
-    if state.status.has_processes() || (unseen && state.status != Status::Removing) {
+    if state.status.has_processes() || unseen {
         if let Some(started) = exit.as_ref().and_then(|exit| exit.started_at.as_ref()) {
             state.started_at = started.parse().ok().or(state.started_at);
         }
         let never_ran = exit.as_ref().is_some_and(|exit| exit.failure.is_some());
         if never_ran {
-            return (state, rest_or_start(def));
+            if state.status.has_processes() {
+                state.status = Status::Exited;
+                state.pid = 0;
+            }
+            let again = state.status == Status::Restarting;
+            return (state, if again { First::Start } else { rest_or_start(def) });
         }
         let first = First::Settle {
             status: exit.as_ref().map_or(137, |exit| i64::from(exit.status)),
@@ -190,8 +208,8 @@ fn settle(def: &Definition, mut state: RunState, exit: Option<Exit>) -> (RunStat
         return (state, first);
     }
     let first = match state.status {
-        Status::Removing => First::Remove,
-        Status::Exited if def.host.auto_remove => First::Remove,
+        Status::Removing => First::Remove { volumes: false },
+        Status::Exited if def.host.auto_remove => First::Remove { volumes: true },
         Status::Restarting => First::Start,
         // As after a boot: `always` comes back even after a stop by hand.
         Status::Exited if def.host.restart_policy.name == "always" => First::Start,
@@ -262,7 +280,7 @@ fn end_process(pid: i32) {
 }
 
 /// Where the cgroup hierarchies are mounted.
-fn cgroup_mounts() -> Vec<PathBuf> {
+pub(super) fn cgroup_mounts() -> Vec<PathBuf> {
     let mounts = hull_mount::mountinfo().unwrap_or_default();
     let cgroups = mounts.into_iter().filter(|mount| matches!(mount.kind.as_str(), "cgroup" | "cgroup2"));
     cgroups.map(|mount| mount.mount_point).collect()
@@ -276,7 +294,7 @@ fn remove_unknown(parent: &Path, keep: &HashSet<String>) -> Result<()> {
         Err(error) => return Err(Error::system(format!("read {}", parent.display()), error)),
     };
     for entry in entries.flatten() {
-        if !entry.file_name().to_str().is_some_and(|name| keep.contains(name)) {
+        if !entry.file_name().to_str().is_some_and(|name| keep.contains(removal::owner(name))) {
             remove_tree(&entry.path())?;
         }
     }

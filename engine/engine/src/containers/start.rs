@@ -3,8 +3,9 @@
 //! 1. look up what the definition leaves to the moment of the start: shared namespaces, user, devices, name files;
 //! 2. spawn the monitor with the OCI configuration; it creates the container, whose first process waits;
 //! 3. hand over the clients that attached before;
-//! 4. attach the networks to the new network namespace and publish ports (nothing to do for `none`, `host` and
-//!    `container:`, where the start is asked for together with the creation);
+//! 4. attach the networks to the new network namespace, publish ports and record the endpoints, which an engine that
+//!    finds the container running has to know (nothing to do for `none`, `host` and `container:`, where the start is
+//!    asked for together with the creation);
 //! 5. let the process execute its command;
 //! 6. record it.
 //!
@@ -23,7 +24,7 @@ use tracing::{Instrument, debug_span};
 
 use super::actor::{Actor, FIRST_BACKOFF, blocking};
 use super::link::{Link, Spawned};
-use super::record::{Definition, MountKind, Status};
+use super::record::{Definition, MountKind, RunState, STATES, Status};
 use super::spec::{self, HostDevices, Inputs, NameFiles, Security, SharedPids};
 use super::{layered, logs, name_files};
 use crate::networks::AttachRequest;
@@ -180,8 +181,22 @@ impl Actor {
             endpoints.insert(name.clone(), attached.settings);
             ports.extend(attached.ports);
         }
+        let recorded = self.record_endpoints(endpoints, ports)?;
         let (engine, def, endpoints) = (self.engine.clone(), Arc::clone(&self.def), endpoints.clone());
-        blocking(move || name_files::write(&engine, &def, &endpoints)).await
+        blocking(move || name_files::write(&engine, &def, &endpoints)).await?;
+        Ok(recorded.await?)
+    }
+
+    /// Only an engine that comes back reads it, so the disk need not have it.
+    fn record_endpoints(
+        &self,
+        endpoints: &BTreeMap<String, EndpointSettings>,
+        ports: &PortMap,
+    ) -> Result<hull_meta::Pending> {
+        let state = RunState { endpoints: endpoints.clone(), ports: ports.clone(), ..self.state.clone() };
+        let mut batch = hull_meta::Batch::new();
+        batch.put(STATES, &self.def.id, &state)?;
+        Ok(self.engine.store().write(batch, hull_meta::Durability::Process))
     }
 
     async fn started(&mut self, running: Running) -> Result<()> {
@@ -257,7 +272,7 @@ fn start_error(failure: &Failure) -> StartError {
 }
 
 /// Whether the engine has work to do in the container's network namespace.
-fn has_own_network(def: &Definition) -> bool {
+pub(super) fn has_own_network(def: &Definition) -> bool {
     let mode = def.host.network_mode.as_str();
     !def.networks.is_empty() && mode != "none" && mode != "host" && !mode.starts_with("container:")
 }
@@ -272,7 +287,7 @@ fn in_order(def: &Definition) -> Vec<(&String, &EndpointSettings)> {
 }
 
 /// `none` and `host` show an endpoint without addresses.
-fn plain_endpoints(engine: &Engine, def: &Definition) -> BTreeMap<String, EndpointSettings> {
+pub(super) fn plain_endpoints(engine: &Engine, def: &Definition) -> BTreeMap<String, EndpointSettings> {
     let mode = def.host.network_mode.as_str();
     if !matches!(mode, "none" | "host") {
         return BTreeMap::new();
