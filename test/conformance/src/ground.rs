@@ -53,7 +53,8 @@ impl Ground<'_> {
         let host = TestHost::new()?;
         let engine = Engine::start(&host, "engine", &[])?;
         let ground = Ground { host: &host, engine: &engine, program };
-        ground.prepare().and_then(|()| ground.case(case)).with_context(|| engine.log())
+        let result = ground.prepare().and_then(|()| ground.case(case)).and_then(|()| ground.ends());
+        result.with_context(|| engine.log())
     }
 
     fn prepare(&self) -> Result<()> {
@@ -63,6 +64,16 @@ impl Ground<'_> {
         self.ok(&["import", "-c", "CMD [\"sh\"]", "-c", "ENV PATH=/bin", archive, "busybox"])?;
         // What the first container makes, such as the bridge, stays for the next ones.
         self.ok(&["run", "--rm", "busybox", "true"]).map(drop)
+    }
+
+    /// The engine stops, and without containers nothing of it stays in the cgroups.
+    fn ends(&self) -> Result<()> {
+        self.engine.stop()?;
+        for parent in self.host.cgroups() {
+            let left = std::fs::read_dir(&parent)?.flatten().find(|entry| entry.path().is_dir());
+            ensure!(left.is_none(), "the engine's cgroup stayed: {left:?}");
+        }
+        Ok(())
     }
 
     fn case(&self, case: impl FnOnce(&Ground) -> Result<()>) -> Result<()> {
