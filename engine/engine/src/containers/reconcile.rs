@@ -150,11 +150,17 @@ impl Engine {
                 end_process(*pid);
             }
         }
+        let elsewhere: Vec<_> = plans
+            .iter()
+            .filter(|(def, _, _)| !live.contains(&def.id) && !def.host.cgroup_parent.is_empty())
+            .filter_map(|(def, _, _)| self.cgroup_of(def).0)
+            .collect();
         let (config, engine) = (self.config().clone(), self.clone());
         blocking(move || {
             remove_unknown(&config.data_root.join("containers"), &known)?;
             remove_unknown(&config.exec_root.join("containers"), &live)?;
             engine.remove_cgroups(&live);
+            elsewhere.iter().for_each(end_cgroup);
             engine.0.containers.remove_cgroup_root();
             Ok(())
         })
@@ -171,10 +177,7 @@ impl Engine {
             found.extend(names.filter_map(|entry| entry.file_name().into_string().ok()));
         }
         for id in found.difference(live) {
-            let cgroup = cgroups.open(&format!("{}/{id}", self.0.containers.cgroup_root));
-            if let Err(error) = cgroup.kill().and_then(|()| cgroup.remove()) {
-                tracing::warn!(cgroup = cgroup.path(), %error, "remove a cgroup nobody owns");
-            }
+            end_cgroup(&cgroups.open(&format!("{}/{id}", self.0.containers.cgroup_root)));
         }
     }
 }
@@ -273,6 +276,12 @@ fn monitor_of(line: &[u8], containers: &Path) -> Option<String> {
     Some(id.to_owned())
 }
 
+fn end_cgroup(cgroup: &hull_cgroup::Cgroup) {
+    if let Err(error) = cgroup.kill().and_then(|()| cgroup.remove()) {
+        tracing::warn!(cgroup = cgroup.path(), %error, "remove a cgroup nobody owns");
+    }
+}
+
 fn end_process(pid: i32) {
     if let Some(pid) = rustix::process::Pid::from_raw(pid) {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
@@ -295,7 +304,10 @@ fn remove_unknown(parent: &Path, keep: &HashSet<String>) -> Result<()> {
     };
     for entry in entries.flatten() {
         if !entry.file_name().to_str().is_some_and(|name| keep.contains(removal::owner(name))) {
-            remove_tree(&entry.path())?;
+            // One directory that cannot go is no reason not to serve the others.
+            if let Err(error) = remove_tree(&entry.path()) {
+                tracing::warn!(directory = %entry.path().display(), %error, "remove what nobody owns");
+            }
         }
     }
     Ok(())
