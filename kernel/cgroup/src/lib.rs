@@ -32,6 +32,19 @@ pub enum Error {
         /// Controller.
         controller: &'static str,
     },
+    /// The controller is there, but the kernel hands none down from a cgroup that has processes itself.
+    #[error(
+        "linux.resources.{field} needs the cgroup controller {controller}, which cannot be handed down while there are \
+         processes in {}: move them to a cgroup below it", path.display()
+    )]
+    Occupied {
+        /// Field of the configuration.
+        field: &'static str,
+        /// Controller.
+        controller: &'static str,
+        /// The cgroup that has the controller, and processes.
+        path: PathBuf,
+    },
     /// A value cannot be.
     #[error("linux.resources.{field}: {reason}")]
     Invalid {

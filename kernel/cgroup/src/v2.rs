@@ -1,6 +1,6 @@
 //! Limits of cgroup v2.
 
-use crate::file::{failed, read, try_write, write};
+use crate::file::{failed, read, try_read, try_write, write};
 use crate::{Cgroup, Error, Result, devices};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 use rustix::io::Errno;
@@ -23,7 +23,8 @@ pub(crate) fn enable_controllers(mount_point: &Path, path: &str) -> Result<()> {
             .collect();
         let file = directory.join("cgroup.subtree_control");
         let all = missing.iter().map(|controller| format!("+{controller}")).collect::<Vec<_>>().join(" ");
-        if missing.is_empty() || try_write(&file, &all).is_ok() {
+        // A controller for threads would be enabled all the same, and make the cgroups below invalid for processes.
+        if missing.is_empty() || occupied(&directory) || try_write(&file, &all).is_ok() {
             continue;
         }
         for controller in missing {
@@ -32,6 +33,25 @@ pub(crate) fn enable_controllers(mount_point: &Path, path: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a cgroup that is not the root has processes in it (Documentation/admin-guide/cgroup-v2.rst, "No Internal Process
+/// Constraint"). The root alone has no `cgroup.type`.
+fn occupied(directory: &Path) -> bool {
+    directory.join("cgroup.type").exists()
+        && try_read(&directory.join("cgroup.procs")).is_ok_and(|text| !text.is_empty())
+}
+
+/// Why the controller is missing in `directory`.
+fn no_controller(directory: &Path, field: &'static str, controller: &'static str) -> Error {
+    let has = |directory: &Path| {
+        let controllers = try_read(&directory.join("cgroup.controllers")).unwrap_or_default();
+        controllers.split_whitespace().any(|name| name == controller)
+    };
+    match directory.ancestors().skip(1).find(|above| has(above)) {
+        Some(above) if occupied(above) => Error::Occupied { field, controller, path: above.to_owned() },
+        _ => Error::NoController { field, controller },
+    }
 }
 
 pub(crate) fn apply(cgroup: &Cgroup, directory: &Path, resources: &LinuxResources) -> Result<()> {
@@ -94,7 +114,7 @@ fn set(
         Ok(()) => Ok(()),
         // Files cannot be made in a cgroup: a missing one is a missing controller.
         Err(Errno::NOENT | Errno::ACCESS | Errno::PERM) if !path.exists() => {
-            Err(Error::NoController { field, controller })
+            Err(no_controller(directory, field, controller))
         }
         Err(error) => Err(failed(format!("write {value:?} to"), &path)(error)),
     }

@@ -126,6 +126,27 @@ fn controllers_are_enabled_down_to_the_parent_only() {
 }
 
 #[test]
+fn a_cgroup_with_processes_hands_nothing_down_and_is_named() {
+    let files = Files::new(&[("cgroup.controllers", ""), ("cgroup.subtree_control", "")]);
+    let above = files.root.path();
+    for (name, text) in [
+        ("cgroup.controllers", "memory pids\n"),
+        ("cgroup.subtree_control", ""),
+        ("cgroup.type", "domain\n"),
+        ("cgroup.procs", "1\n7\n"),
+    ] {
+        write(above.join(name), text).expect("write");
+    }
+    v2::enable_controllers(above, "/c").expect("enable");
+    assert_eq!(read_to_string(above.join("cgroup.subtree_control")).expect("read"), "");
+    let mut resources = LinuxResources::default();
+    let pids = LinuxPidsBuilder::default().limit(10i64).build().expect("pids");
+    resources.set_devices(None).set_pids(Some(pids));
+    let error = files.cgroup.apply(&resources).expect_err("occupied");
+    assert!(matches!(&error, Error::Occupied { controller: "pids", path, .. } if path == above), "{error}");
+}
+
+#[test]
 fn the_unified_line_is_found_among_those_of_v1() {
     let text = "4:memory:/x\n1:name=systemd:/x\n0::/hull-ab/cd/init.scope\n";
     assert_eq!(unified_membership(text), Some("/hull-ab/cd/init.scope"));
