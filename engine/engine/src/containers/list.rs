@@ -206,14 +206,12 @@ pub(super) fn matches_labels(filters: &Filters, def: &Definition) -> bool {
 
 fn summary(now: &Snapshot) -> ContainerSummary {
     let (def, state) = (&now.def, &now.state);
-    let (path, args) = def.command();
-    let command = std::iter::once(path).chain(args).collect::<Vec<_>>().join(" ");
     ContainerSummary {
         id: def.id.clone(),
         names: vec![format!("/{}", def.name)],
         image: def.config.image.clone(),
         image_id: def.image_id.clone(),
-        command,
+        command: command_text(def),
         created: def.created.as_second(),
         ports: ports(def, state),
         labels: def.config.labels.clone().unwrap_or_default(),
@@ -231,6 +229,13 @@ fn summary(now: &Snapshot) -> ContainerSummary {
         mounts: mount_points(def),
         ..ContainerSummary::default()
     }
+}
+
+/// Path and arguments; docker puts an argument with a space into quotes.
+fn command_text(def: &Definition) -> String {
+    let (path, args) = def.command();
+    let quoted = args.into_iter().map(|arg| if arg.contains(' ') { format!("'{arg}'") } else { arg });
+    std::iter::once(path).chain(quoted).collect::<Vec<_>>().join(" ")
 }
 
 /// Published ports, one entry for each address, then exposed ones.

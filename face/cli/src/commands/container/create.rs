@@ -35,12 +35,15 @@ static FLAGS: &[Flag] = &joined::<{ CREATE.len() }, 1, { CREATE.len() + 1 }>(
 );
 
 async fn run(invocation: Invocation) -> Result<u8> {
+    // Like docker, another status for a mistake in the command than for the engine's refusal.
+    let mistake = |failure| with_help(&invocation, failure).with_status(125);
+    check_pull(&invocation).map_err(mistake)?;
+    let request = request(&invocation).map_err(mistake)?;
     let created = async {
-        let request = request(&invocation)?;
         let client = invocation.engine.client().await?;
         create(&invocation, &client, &request).await
     };
-    let created = created.await.map_err(|failure| with_help(&invocation, failure))?;
+    let created = created.await.map_err(|failure| failure.with_status(1))?;
     output::line(&created.id);
     Ok(0)
 }
@@ -98,12 +101,7 @@ pub(crate) async fn create(
 ) -> Result<ContainerCreateResponse> {
     let matches = &invocation.matches;
     let (name, platform, policy) = (matches.text("name"), matches.text("platform"), matches.text("pull"));
-    if !matches!(policy, "always" | "missing" | "never") {
-        return Err(format!(
-            "invalid pull option: '{policy}': must be one of \"always\", \"missing\" or \"never\""
-        )
-        .into());
-    }
+    check_pull(invocation)?;
     let image = &request.config.image;
     match image.parse::<hull_model::Reference>() {
         // The id of an image is no reference, but names one here.
@@ -132,6 +130,16 @@ pub(crate) async fn create(
     }
     id_file.write(&created.id)?;
     Ok(created)
+}
+
+fn check_pull(invocation: &Invocation) -> Result<()> {
+    match invocation.matches.text("pull") {
+        "always" | "missing" | "never" => Ok(()),
+        policy => Err(format!(
+            "invalid pull option: '{policy}': must be one of \"always\", \"missing\" or \"never\""
+        )
+        .into()),
+    }
 }
 
 /// `--cidfile`: made before the container so that two runs never share one, and removed when there is no container.

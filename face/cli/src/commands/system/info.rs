@@ -2,6 +2,7 @@
 
 use hull_client::Query;
 use hull_docker_api::SystemInfo;
+use serde_json::{Value, json};
 
 use crate::command::{Args, Command, Invocation};
 use crate::commands::formats;
@@ -40,7 +41,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
         info.warnings.iter().flatten().for_each(|warning| output::warn(warning));
         return Ok(0);
     }
-    value["ClientInfo"] = serde_json::json!({
+    value["ClientInfo"] = json!({
         "Debug": false,
         "Version": env!("CARGO_PKG_VERSION"),
         "DefaultAPIVersion": hull_docker_api::API_VERSION,
@@ -55,14 +56,48 @@ async fn run(invocation: Invocation) -> Result<u8> {
     });
     match format {
         "json" => output::line(&value.to_string()),
-        format => output::line(&template::Format::parse(format)?.render_json(&value, &value)?),
+        format => output::line(
+            &template::Format::parse(format)?.render_json(&with_go_names(value.clone()), &value)?,
+        ),
     }
     failure.map_or(Ok(0), Err)
 }
 
-async fn server(invocation: &Invocation) -> Result<serde_json::Value> {
+async fn server(invocation: &Invocation) -> Result<Value> {
     let client = invocation.engine.client().await?;
     Ok(client.get("/info", &Query::new()).await?)
+}
+
+/// Adds the names templates know keys by that differ from those in JSON, and fields that JSON leaves out.
+fn with_go_names(mut value: Value) -> Value {
+    let names = [
+        ("HTTPProxy", "HttpProxy"),
+        ("HTTPSProxy", "HttpsProxy"),
+        ("CPUCfsPeriod", "CpuCfsPeriod"),
+        ("CPUCfsQuota", "CpuCfsQuota"),
+    ];
+    for (name, key) in names {
+        if let Some(found) = value.get(key).cloned() {
+            value[name] = found;
+        }
+    }
+    let omitted = [
+        ("Isolation", json!("")),
+        ("KernelMemory", json!(false)),
+        ("KernelMemoryTCP", json!(false)),
+        ("ProductLicense", json!("")),
+        ("DefaultAddressPools", Value::Null),
+        ("FirewallBackend", Value::Null),
+        ("CDISpecDirs", Value::Null),
+        ("Containerd", Value::Null),
+        ("DiscoveredDevices", Value::Null),
+    ];
+    for (name, nothing) in omitted {
+        if value.get(name).is_none() {
+            value[name] = nothing;
+        }
+    }
+    value
 }
 
 fn client_text(context: &str) -> String {

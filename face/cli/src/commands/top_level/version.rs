@@ -94,6 +94,13 @@ fn with_go_names(mut value: Value) -> Value {
             }
         }
     }
+    // Left out of JSON when they say nothing, but fields all the same.
+    let omitted = [("Experimental", json!(false)), ("BuildTime", json!("")), ("KernelVersion", json!(""))];
+    for (name, nothing) in omitted {
+        if value["Server"].get(name).is_none() {
+            value["Server"][name] = nothing;
+        }
+    }
     value
 }
 

@@ -1,6 +1,8 @@
 //! From created to removed.
 
-use anyhow::{Result, ensure};
+use std::io::Write;
+
+use anyhow::{Context, Result, ensure};
 use hull_fixtures::Ran;
 
 use hull_conformance::{
@@ -47,8 +49,13 @@ pub(crate) fn create_start_attach(ground: &Ground) -> Result<()> {
         "-c",
         "read x; echo got $x; exit 6",
     ])?;
-    let ran = Ran::with_input(ground.command(&["attach", "running"]), b"more\n")?;
-    ensure!((ran.code, ran.stdout.as_str()) == (6, "got more\n"), "{ran}");
+    // The end of its input would end the client's session, output or not: it stays open, as that of a person.
+    let mut attached = ground.spawn(&["attach", "running"])?;
+    let mut input = attached.stdin.take().context("no input")?;
+    input.write_all(b"more\n")?;
+    let ran = attached.wait_with_output()?;
+    ensure!((ran.status.code(), ran.stdout.as_slice()) == (Some(6), b"got more\n".as_slice()), "{ran:?}");
+    drop(input);
     ground.refused(&["attach", "made"], 1, "cannot attach to a stopped container, start it first")
 }
 
@@ -144,6 +151,8 @@ pub(crate) fn names_in_use_are_refused(ground: &Ground) -> Result<()> {
     let words = format!("The container name \"/one\" is already in use by container \"{id}\"");
     ground.refused(&["run", "-d", "--name", "one", "busybox", "true"], 125, &words)?;
     ground.refused(&["create", "--name", "-bad", "busybox", "true"], 1, "Invalid container name")?;
+    ground.refused(&["create", "--pull", "sometimes", "busybox", "true"], 125, "invalid pull option")?;
+    ground.refused(&["create", "-p", "nosuch", "busybox", "true"], 125, "nosuch")?;
     ensure!(ground.ok(&["ps", "-aq"])?.lines().count() == 1, "a refused name left a container");
     Ok(())
 }

@@ -76,9 +76,10 @@ pub(crate) fn inspect_templates(ground: &Ground) -> Result<()> {
 }
 
 pub(crate) fn top_and_stats(ground: &Ground) -> Result<()> {
-    let id = ground.up(&["--name", "box", "-m", "64m"], "sleep 1000 & sleep 2000")?;
-    hull_fixtures::wait::until("two processes", || {
-        ground.ok(&["top", "box"]).ok().filter(|table| table.contains("sleep 1000"))
+    let id = ground.up(&["--name", "box", "-m", "64m"], "sleep 1000 & sleep 2000 & wait")?;
+    let sleeps = |line: &&str| line.ends_with("  sleep 1000") || line.ends_with("  sleep 2000");
+    hull_fixtures::wait::until("three processes", || {
+        ground.ok(&["top", "box"]).ok().filter(|table| table.lines().filter(sleeps).count() == 2)
     })?;
     let table = ground.ok(&["top", "box"])?;
     ensure!(table.starts_with("UID") && table.contains("sleep 2000") && table.contains("PPID"), "{table}");
@@ -104,6 +105,12 @@ pub(crate) fn info_version_and_disk_use(ground: &Ground) -> Result<()> {
     ensure!(root == ground.engine.data_root().display().to_string(), "{root}");
     let api = ground.ok(&["version", "--format", "{{.Server.APIVersion}} {{.Server.MinAPIVersion}}"])?;
     ensure!(api.starts_with("1.") && api.ends_with(" 1.24"), "{api}");
+    let fields = "{{.Client.APIVersion}} {{.Server.Experimental}} {{.Server.Os}}{{range .Server.Components}} {{.Name}}{{end}}";
+    let fields = ground.ok(&["version", "--format", fields])?;
+    ensure!(fields.starts_with("1.") && fields.ends_with(" false linux Engine"), "{fields}");
+    let fields =
+        "{{.CgroupVersion}} {{.CPUCfsQuota}} {{.DefaultAddressPools}} {{.HTTPProxy}}{{.ServerVersion}}";
+    ensure!(!ground.ok(&["info", "--format", fields])?.is_empty());
     ensure!(ground.ok(&["version"])?.contains("Server"));
     let disk = ground.ok(&["system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Active}}"])?;
     ensure!(disk.starts_with("Images 1 1\nContainers 1 1\nLocal Volumes 0 0"), "{disk}");
