@@ -24,7 +24,7 @@ pub(crate) fn ps_columns_filters_and_formats(ground: &Ground) -> Result<()> {
     );
     let row = table.lines().nth(1).context("no row")?;
     ensure!(row.starts_with(&id[..12]) && row.contains("busybox") && row.ends_with("up"), "{row}");
-    ensure!(row.contains("\"sh -c 'trap 'exit 0'") && row.contains("Up "), "{row}");
+    ensure!(row.contains("\"sh -c 'trap 'exit 0…\"") && row.contains("Up "), "{row}");
     let names = |options: &[&str]| ground.ok(&[&["ps", "--format", "{{.Names}}"], options].concat());
     ensure!(names(&["-a"])? == "down\nup", "newest first: {}", names(&["-a"])?);
     ensure!(names(&["-a", "-n", "1"])? == "down" && names(&["-l"])? == "down");
