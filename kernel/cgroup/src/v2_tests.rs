@@ -8,6 +8,7 @@ use oci_spec::runtime::{
 };
 use std::fs::{read_to_string, write};
 use std::process::{Child, Command};
+use std::sync::Mutex;
 
 /// A directory with the files of a cgroup, which keep the last text written.
 struct Files {
@@ -159,14 +160,39 @@ struct Unified {
     process: Child,
 }
 
+/// How many [`Unified`] there are, and what the machine's root handed down before the first: the last one puts that back.
+static USERS: Mutex<(usize, String)> = Mutex::new((0, String::new()));
+
+const ROOT_CONTROL: &str = "cgroup.subtree_control";
+
+fn enter(root: &Path) {
+    let mut users = USERS.lock().expect("users");
+    if users.0 == 0 {
+        users.1 = read_to_string(root.join(ROOT_CONTROL)).expect("read");
+    }
+    users.0 += 1;
+}
+
+fn leave(root: &Path) {
+    let mut users = USERS.lock().expect("users");
+    users.0 -= 1;
+    if users.0 == 0 {
+        let now = read_to_string(root.join(ROOT_CONTROL)).unwrap_or_default();
+        for added in now.split_whitespace().filter(|name| !users.1.split_whitespace().any(|old| old == *name))
+        {
+            let _ = write(root.join(ROOT_CONTROL), format!("-{added}"));
+        }
+    }
+}
+
 impl Unified {
     fn new(test: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             return None;
         }
-        let cgroup = unified_at(&Cgroups::detect().ok()?.layout.unified.clone()?)
-            .create(&crate::tests::name(test), None)
-            .expect("create");
+        let root = Cgroups::detect().ok()?.layout.unified.clone()?;
+        enter(&root);
+        let cgroup = unified_at(&root).create(&crate::tests::name(test), None).expect("create");
         let procs = cgroup.unified_directory().expect("v2").join("cgroup.procs");
         let script = format!("echo 0 > {} && echo in && exec sleep 1000", procs.display());
         let mut command = Command::new("sh");
@@ -189,6 +215,9 @@ impl Drop for Unified {
         let _ = self.cgroup.kill();
         let _ = self.process.wait();
         let _ = self.cgroup.remove();
+        if let Some(root) = &self.cgroup.layout.unified {
+            leave(root);
+        }
     }
 }
 

@@ -81,6 +81,11 @@ else
             *) mount -t cgroup -o "$n" cgroup "$R/sys/fs/cgroup/$n" ;;
         esac
     done
+    # crun refuses a hybrid machine while version 2 has a controller: those go to version 1 as long as the room lasts.
+    for c in $(cat "$R/sys/fs/cgroup/unified/cgroup.controllers" 2>/dev/null); do
+        mkdir "$R/sys/fs/cgroup/$c"
+        mount -t cgroup -o "$c" cgroup "$R/sys/fs/cgroup/$c" || rmdir "$R/sys/fs/cgroup/$c"
+    done
 fi
 mount --rbind /dev "$R/dev"
 mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$R/dev/pts"

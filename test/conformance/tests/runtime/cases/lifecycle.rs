@@ -124,11 +124,16 @@ fn fails_cleanly(runtime: &Runtime, bundle: &Bundle) -> Result<Ran> {
     Ok(ran)
 }
 
+/// Its errors, with the quotes that a structured log escapes.
+fn said(ran: &Ran) -> String {
+    ran.stderr.replace("\\\"", "\"")
+}
+
 pub(crate) fn a_missing_command_is_told_and_leaves_nothing(runtime: &Runtime) -> Result<()> {
     let mut bundle = Bundle::new(runtime)?;
     bundle.change(|spec| spec["process"]["args"] = json!(["nosuch"]))?;
     let ran = fails_cleanly(runtime, &bundle)?;
-    ensure!(ran.stderr.contains("exec: \"nosuch\": executable file not found in $PATH"), "{ran}");
+    ensure!(said(&ran).contains("exec: \"nosuch\": executable file not found in $PATH"), "{ran}");
     Ok(())
 }
 
@@ -138,7 +143,7 @@ pub(crate) fn a_file_that_cannot_be_executed_is_told(runtime: &Runtime) -> Resul
     fs::set_permissions(bundle.rootfs().join("plain"), fs::Permissions::from_mode(0o644))?;
     bundle.change(|spec| spec["process"]["args"] = json!(["/plain"]))?;
     let ran = fails_cleanly(runtime, &bundle)?;
-    ensure!(ran.stderr.contains("exec: \"/plain\": permission denied"), "{ran}");
+    ensure!(said(&ran).contains("exec: \"/plain\": permission denied"), "{ran}");
     Ok(())
 }
 
