@@ -403,11 +403,12 @@ impl<B: Backend> Monitor<B> {
         for exec in &mut self.execs {
             let Some(status) = exec.status.filter(|_| !exec.told && exec.session.drained()) else { continue };
             exec.told = true;
-            if self.peers.is_empty() {
-                self.untold.push(exec.state());
-            }
             let (exec_id, detached) = (exec.exec_id.clone(), exec.detached);
             tell(&mut self.peers, &Event::ExecExited { exec_id, status, detached });
+            // An engine that ended a moment ago is still among the peers until it was spoken to.
+            if self.peers.iter().all(Peer::gone) {
+                self.untold.push(exec.state());
+            }
             exec.session.finish();
         }
     }

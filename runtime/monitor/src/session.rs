@@ -18,8 +18,9 @@ use crate::protocol::{Attach, AttachEnd};
 
 /// Output read at once.
 const OUTPUT: usize = 256 * 1024;
-/// A pipe that was found this full is made larger.
-const FULL: usize = 64 * 1024;
+/// A pipe that was found this full is made larger. It is half of what it can hold: pages that are not filled to their end take
+/// a place, too.
+const FULL: usize = 32 * 1024;
 /// The larger size (the default of `fs.pipe-max-size`).
 const LARGE: usize = 1024 * 1024;
 /// Output that comes again this soon after the last was handled comes quickly.
@@ -74,18 +75,20 @@ struct Output {
     /// Quick reads in a row.
     quick: u32,
     handled: Option<Instant>,
+    /// The last read took as much as it could.
+    more: bool,
 }
 
 impl Output {
     fn new(fd: OwnedFd, large: bool) -> Self {
-        Self { fd, large, quick: 0, handled: None }
+        Self { fd, large, quick: 0, handled: None, more: false }
     }
 
-    /// Lets output of a process that writes without pause gather.
+    /// Lets output of a process that writes without pause gather, unless there was more already than one read takes.
     fn gather(&mut self) {
         let quick = self.handled.is_some_and(|handled| handled.elapsed() < QUICK);
         self.quick = if quick { self.quick + 1 } else { 0 };
-        if self.quick >= BUSY {
+        if self.quick >= BUSY && !self.more {
             std::thread::sleep(GATHER);
         }
     }
@@ -227,6 +230,7 @@ impl Session {
         }
         if let Some(output) = &mut self.outputs[stream as usize - 1] {
             output.handled = Some(Instant::now());
+            output.more = buffer.len() >= OUTPUT;
         }
     }
 
