@@ -1,6 +1,7 @@
 //! The requests most commands need, by name.
 
 use hyper::Method;
+use serde::de::DeserializeOwned;
 
 use hull_docker_api::*;
 
@@ -33,6 +34,11 @@ impl Client {
 
     /// `GET /containers/json`.
     pub async fn container_list(&self, query: &Query) -> Result<Vec<ContainerSummary>, Error> {
+        self.container_list_as(query).await
+    }
+
+    /// [`Client::container_list`], each read as what the caller needs of it.
+    pub async fn container_list_as<T: DeserializeOwned>(&self, query: &Query) -> Result<Vec<T>, Error> {
         self.request(Method::GET, "/containers/json", query, empty()).await
     }
 

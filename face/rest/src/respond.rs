@@ -28,6 +28,12 @@ pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> Answer {
     json_with(StatusCode::OK, value)
 }
 
+/// A JSON document that is written already.
+pub(crate) fn json_text(mut text: Vec<u8>) -> Answer {
+    text.push(b'\n');
+    Ok(with_type(StatusCode::OK, "application/json", full(text)))
+}
+
 /// A JSON document.
 pub(crate) fn json_with<T: Serialize + ?Sized>(status: StatusCode, value: &T) -> Answer {
     let mut body = serde_json::to_vec(value).map_err(|error| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::container::{ContainerConfig, HostConfig, PortMap};
-use crate::go::go_struct;
+use crate::go::{Empty, go_struct};
 use crate::image::Descriptor;
 use crate::network::EndpointSettings;
 
@@ -141,6 +141,37 @@ go_struct! {
         mounts: Vec<MountPoint> = "Mounts",
     }
 
+    /// What a list shows of a [`ContainerSummary`]; reading it skips the rest, which is most of it.
+    pub struct ListedContainer {
+        id: String = "Id",
+        names: Vec<String> = "Names",
+        image: String = "Image",
+        command: String = "Command",
+        /// Seconds since 1970.
+        created: i64 = "Created",
+        ports: Vec<Port> = "Ports",
+        size_rw: i64 = "SizeRw" omitempty,
+        size_root_fs: i64 = "SizeRootFs" omitempty,
+        labels: BTreeMap<String, String> = "Labels",
+        state: String = "State",
+        /// For people: `Up 2 minutes`, `Exited (0) 3 hours ago`.
+        status: String = "Status",
+        network_settings: ListedNetworks = "NetworkSettings",
+        mounts: Vec<ListedMount> = "Mounts",
+    }
+
+    /// The names of a listed container's networks.
+    pub struct ListedNetworks {
+        networks: BTreeMap<String, Empty> = "Networks",
+    }
+
+    /// A mount of a listed container.
+    pub struct ListedMount {
+        name: String = "Name" omitempty,
+        source: String = "Source",
+        driver: String = "Driver" omitempty,
+    }
+
     /// The host configuration a listed container shows.
     pub struct SummaryHostConfig {
         network_mode: String = "NetworkMode" omitempty,
@@ -203,5 +234,28 @@ go_struct! {
     /// `POST /commit`.
     pub struct CommitResponse {
         id: String = "Id",
+    }
+}
+
+impl From<ContainerSummary> for ListedContainer {
+    fn from(all: ContainerSummary) -> ListedContainer {
+        let networks = all.network_settings.networks.into_keys().map(|name| (name, Empty {})).collect();
+        let mount =
+            |mount: MountPoint| ListedMount { name: mount.name, source: mount.source, driver: mount.driver };
+        ListedContainer {
+            id: all.id,
+            names: all.names,
+            image: all.image,
+            command: all.command,
+            created: all.created,
+            ports: all.ports,
+            size_rw: all.size_rw,
+            size_root_fs: all.size_root_fs,
+            labels: all.labels,
+            state: all.state,
+            status: all.status,
+            network_settings: ListedNetworks { networks },
+            mounts: all.mounts.into_iter().map(mount).collect(),
+        }
     }
 }

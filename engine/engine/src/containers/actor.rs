@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hull_docker_api::{ContainerUpdateRequest, EndpointSettings, Health};
@@ -537,6 +537,7 @@ impl Actor {
             state: Arc::new(self.state.clone()),
             health: self.health.clone(),
             removed: self.gone,
+            entry: OnceLock::new(),
         }));
     }
 

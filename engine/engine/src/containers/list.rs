@@ -7,10 +7,11 @@ use hull_docker_api::{
     ContainerSummary, Filters, Port, PortMap, SummaryHostConfig, SummaryNetworkSettings, nat,
 };
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::ListOptions;
 use super::inspect::mount_points;
-use super::record::{Definition, RunState, Snapshot, Status};
+use super::record::{Definition, ListEntry, RunState, Snapshot, Status};
 use crate::{Engine, Error, Result};
 
 const FILTERS: [&str; 17] = [
@@ -35,15 +36,11 @@ const FILTERS: [&str; 17] = [
 
 impl Engine {
     /// Containers that pass the filters, newest first.
+    ///
+    /// # Errors
+    /// When a filter is unknown or its value cannot be read.
     pub async fn container_list(&self, options: ListOptions) -> Result<Vec<ContainerSummary>> {
-        let filter = ListFilter::new(self, &options)?;
-        let mut found: Vec<Arc<Snapshot>> =
-            self.0.containers.registry.all().iter().map(super::registry::Handle::now).collect();
-        found.retain(|now| !now.removed && filter.matches(now));
-        found.sort_by_key(|now| std::cmp::Reverse(now.def.created));
-        if let Some(limit) = options.limit {
-            found.truncate(limit);
-        }
+        let found = self.containers_to_list(&options)?;
         let mut summaries = Vec::with_capacity(found.len());
         for now in found {
             let mut summary = summary(&now);
@@ -57,6 +54,72 @@ impl Engine {
         }
         Ok(summaries)
     }
+
+    /// [`Engine::container_list`] as a JSON array. Clients ask for it again and again while little changes, so every
+    /// state of a container is written as JSON once.
+    ///
+    /// # Errors
+    /// As of [`Engine::container_list`].
+    pub async fn container_list_json(&self, options: ListOptions) -> Result<Vec<u8>> {
+        if options.size {
+            return Ok(json(&self.container_list(options).await?)?.into_bytes());
+        }
+        let found = self.containers_to_list(&options)?;
+        let time = Timestamp::now();
+        let mut list = String::with_capacity(found.len() * USUAL_ENTRY + 2);
+        for now in &found {
+            list.push(if list.is_empty() { '[' } else { ',' });
+            let ListEntry { head, tail } = match now.entry.get() {
+                Some(entry) => entry,
+                None => {
+                    let made = entry(now)?;
+                    now.entry.get_or_init(|| made)
+                }
+            };
+            list.push_str(head);
+            list.push_str(&json(&sentence(now, time))?);
+            list.push_str(tail);
+        }
+        list.push_str(if list.is_empty() { "[]" } else { "]" });
+        Ok(list.into_bytes())
+    }
+
+    /// What passes the filters, newest first.
+    fn containers_to_list(&self, options: &ListOptions) -> Result<Vec<Arc<Snapshot>>> {
+        let filter = ListFilter::new(self, options)?;
+        let mut found: Vec<Arc<Snapshot>> =
+            self.0.containers.registry.all().iter().map(super::registry::Handle::now).collect();
+        found.retain(|now| !now.removed && filter.matches(now));
+        found.sort_by_key(|now| std::cmp::Reverse(now.def.created));
+        if let Some(limit) = options.limit {
+            found.truncate(limit);
+        }
+        Ok(found)
+    }
+}
+
+/// Bytes of a container's entry in the list, about.
+const USUAL_ENTRY: usize = 1100;
+
+fn json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|source| Error::system("write a list as JSON", source))
+}
+
+/// The container's entry without the sentence about its state.
+fn entry(now: &Snapshot) -> Result<ListEntry> {
+    // The id stands where the sentence goes. It was drawn at random after labels and annotations were given, so
+    // none of them can be taken for it.
+    let placeholder = json(&now.def.id)?;
+    let json = json(&ContainerSummary { status: now.def.id.clone(), ..summary(now) })?;
+    let key = "\"Status\":";
+    let at = json.find(&format!("{key}{placeholder}")).map(|at| at + key.len());
+    let (head, rest) = at.and_then(|at| json.split_at_checked(at)).unwrap_or((&json, ""));
+    let tail = rest.strip_prefix(placeholder.as_str()).unwrap_or(rest);
+    Ok(ListEntry { head: head.into(), tail: tail.into() })
+}
+
+fn sentence(now: &Snapshot, time: Timestamp) -> String {
+    status_text(&now.state, now.health.as_ref().map(|health| health.status.as_str()), time)
 }
 
 /// Filters with what they refer to looked up.
@@ -216,11 +279,7 @@ fn summary(now: &Snapshot) -> ContainerSummary {
         ports: ports(def, state),
         labels: def.config.labels.clone().unwrap_or_default(),
         state: state.status.as_str().to_owned(),
-        status: status_text(
-            state,
-            now.health.as_ref().map(|health| health.status.as_str()),
-            Timestamp::now(),
-        ),
+        status: sentence(now, Timestamp::now()),
         host_config: SummaryHostConfig {
             network_mode: def.host.network_mode.clone(),
             annotations: def.host.annotations.clone(),
@@ -309,6 +368,8 @@ fn human_duration(seconds: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hull_docker_api::{ContainerConfig, HostConfig};
+
     use super::*;
 
     #[test]
@@ -329,6 +390,39 @@ mod tests {
         ] {
             assert_eq!(human_duration(seconds), text, "{seconds}");
         }
+    }
+
+    #[test]
+    fn an_entry_of_the_list_is_whole_with_its_sentence() {
+        let labels = [("Status", ""), ("a", "\"Status\":\"x\"")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let def = Definition {
+            id: "5f".repeat(32),
+            name: "web".to_owned(),
+            created: Timestamp::UNIX_EPOCH,
+            image_id: String::new(),
+            layers: Vec::new(),
+            image_size: 0,
+            config: ContainerConfig { labels: Some(BTreeMap::from(labels)), ..ContainerConfig::default() },
+            host: HostConfig::default(),
+            mounts: Vec::new(),
+            networks: BTreeMap::new(),
+            os: String::new(),
+        };
+        let now = Snapshot {
+            def: Arc::new(def),
+            state: Arc::new(RunState::default()),
+            health: None,
+            removed: false,
+            entry: Default::default(),
+        };
+        let made = entry(&now).expect("an entry");
+        let json = format!("{}\"Up 2 minutes\"{}", made.head, made.tail);
+        let read: ContainerSummary = serde_json::from_str(&json).expect("JSON");
+        let expected = ContainerSummary { status: "Up 2 minutes".to_owned(), ..summary(&now) };
+        assert_eq!(
+            serde_json::to_value(read).expect("read"),
+            serde_json::to_value(expected).expect("expected")
+        );
     }
 
     #[test]

@@ -125,8 +125,13 @@ impl Engine {
     /// Starts the task of a container and makes it known.
     fn begin_task(&self, def: Definition, state: RunState, first: First) -> Handle {
         let def = Arc::new(def);
-        let now =
-            Snapshot { def: Arc::clone(&def), state: Arc::new(state.clone()), health: None, removed: false };
+        let now = Snapshot {
+            def: Arc::clone(&def),
+            state: Arc::new(state.clone()),
+            health: None,
+            removed: false,
+            entry: OnceLock::new(),
+        };
         let (publish, snapshots) = watch::channel(Arc::new(now));
         let (commands, queue) = mpsc::channel(QUEUE);
         let handle = Handle { id: def.id.as_str().into(), snapshots, commands };

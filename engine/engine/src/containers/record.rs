@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hull_docker_api::{ContainerConfig, EndpointSettings, Health, HostConfig, PortMap};
 use hull_meta::Durability;
@@ -182,6 +182,16 @@ pub(crate) struct Snapshot {
     pub(crate) health: Option<Arc<Health>>,
     /// It is gone: the last snapshot there is.
     pub(crate) removed: bool,
+    /// Its entry of the list as JSON, made when somebody lists containers in this state.
+    pub(crate) entry: OnceLock<ListEntry>,
+}
+
+/// A container's entry of the list as JSON, in two parts: between them belongs the sentence about its state, which
+/// changes with the time alone.
+#[derive(Debug, Clone)]
+pub(crate) struct ListEntry {
+    pub(crate) head: Box<str>,
+    pub(crate) tail: Box<str>,
 }
 
 impl Definition {

@@ -34,7 +34,7 @@ pub(crate) async fn list(engine: &Engine, call: Call) -> Answer {
         size: query.flag("size"),
         filters: query.filters()?,
     };
-    json(&engine.container_list(options).await?)
+    respond::json_text(engine.container_list_json(options).await?)
 }
 
 pub(crate) async fn create(engine: &Engine, mut call: Call) -> Answer {

@@ -1,7 +1,7 @@
 //! `hull ps`.
 
 use hull_client::Query;
-use hull_docker_api::{ContainerSummary, Port};
+use hull_docker_api::{ListedContainer, Port};
 
 use crate::command::{Args, Command, Invocation};
 use crate::commands::formats;
@@ -50,7 +50,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
     query = query.flag("size", size || (!quiet && (format.contains(".Size") || format.contains("json ."))));
     query = query.filters(&matches.filters("filter"));
     let client = invocation.engine.client().await?;
-    let containers = client.container_list(&query).await?;
+    let containers: Vec<ListedContainer> = client.container_list_as(&query).await?;
     let rows: Vec<Row> = containers.into_iter().map(|container| Row { container, trunc }).collect();
     output::text(&listing(size).render(&rows, format, quiet)?);
     Ok(0)
@@ -58,7 +58,7 @@ async fn run(invocation: Invocation) -> Result<u8> {
 
 /// A container to list.
 pub(crate) struct Row {
-    pub(crate) container: ContainerSummary,
+    pub(crate) container: ListedContainer,
     /// Shorten ids, commands and names.
     pub(crate) trunc: bool,
 }
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn the_default_table() {
-        let container = ContainerSummary {
+        let container = ListedContainer {
             id: "0123456789abcdef".into(),
             names: vec!["/web".into(), "/other/alias".into()],
             image: "busybox".into(),
@@ -217,7 +217,7 @@ mod tests {
             created: jiff::Timestamp::now().as_second() - 130,
             state: "running".into(),
             status: "Up 2 minutes".into(),
-            ..ContainerSummary::default()
+            ..ListedContainer::default()
         };
         let rows = [Row { container, trunc: true }];
         let text = listing(false).render(&rows, "", false).unwrap_or_else(|f| f.message);

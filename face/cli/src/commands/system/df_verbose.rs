@@ -1,6 +1,6 @@
 //! `hull system df --verbose`: every object and what it takes.
 
-use hull_docker_api::{BuildCacheRecord, ContainerSummary, DiskUsage, ImageSummary, Volume};
+use hull_docker_api::{BuildCacheRecord, ContainerSummary, DiskUsage, ImageSummary, ListedContainer, Volume};
 use serde_json::{Value, json};
 
 use crate::commands::{container, image, or_empty, volume};
@@ -68,7 +68,10 @@ impl Lists {
 
     fn container_rows(&self, trunc: bool) -> Vec<container::ls::Row> {
         // The size of a container is what it has written; its image is in the list above.
-        let own = |container: &ContainerSummary| ContainerSummary { size_root_fs: 0, ..container.clone() };
+        let own = |container: &ContainerSummary| ListedContainer {
+            size_root_fs: 0,
+            ..ListedContainer::from(container.clone())
+        };
         self.containers
             .iter()
             .map(|container| container::ls::Row { container: own(container), trunc })
