@@ -1,5 +1,8 @@
 //! OCI runtime command and container monitor.
 
+// `hull_sys::program` defines it.
+#![cfg_attr(not(test), no_main)]
+
 mod args;
 mod commands;
 mod console;
@@ -11,9 +14,15 @@ mod template;
 
 use args::{Cli, Command};
 use clap::Parser;
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
+/// Room for a configuration and what is made of it, so that the heap grows once.
+const HEAP_STEP: i32 = 1 << 20;
+
+#[cfg(not(test))]
+hull_sys::program!(start);
+
+#[cfg_attr(test, expect(dead_code, reason = "the tests have a main of their own"))]
+fn start() -> u8 {
     // Before any parsing of options: inside containers this program has other names, and the monitor is started for
     // every container of an engine.
     let name = std::env::args_os().next();
@@ -26,27 +35,28 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|first| first == "monitor") {
         return monitor();
     }
+    hull_sys::memory::grow_in_steps_of(HEAP_STEP);
     let cli = Cli::parse();
     let log = log::Log::open(&cli.global);
     match protect(&cli.command).and_then(|()| dispatch(&cli)) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(error) => {
             log.error(&error);
-            ExitCode::from(if matches!(cli.command, Command::Exec(_)) { 255 } else { 1 })
+            if matches!(cli.command, Command::Exec(_)) { 255 } else { 1 }
         }
     }
 }
 
 /// The program of the image `hello`.
-fn hello() -> ExitCode {
+fn hello() -> u8 {
     match hull_hello::report(&mut std::io::stdout().lock()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Ok(()) => 0,
+        Err(_) => 1,
     }
 }
 
 /// Process 1 of a container with `--init`: `docker-init -- COMMAND [ARG…]`.
-fn init() -> ExitCode {
+fn init() -> u8 {
     let mut command: Vec<_> = std::env::args_os().skip(1).collect();
     if command.first().is_some_and(|first| first == "--") {
         command.remove(0);
@@ -56,24 +66,24 @@ fn init() -> ExitCode {
         eprintln!("{}: {error}{cause}", hull_init::PROGRAM);
         error.status()
     });
-    ExitCode::from(u8::try_from(status).unwrap_or(1))
+    u8::try_from(status).unwrap_or(1)
 }
 
 /// The container monitor: `hull-runtime monitor --config <file>`.
-fn monitor() -> ExitCode {
+fn monitor() -> u8 {
     let mut arguments = std::env::args_os().skip(2);
     let (Some(flag), Some(config), None) = (arguments.next(), arguments.next(), arguments.next()) else {
         eprintln!("usage: hull-runtime monitor --config <file>");
-        return ExitCode::from(2);
+        return 2;
     };
     if flag != "--config" {
         eprintln!("usage: hull-runtime monitor --config <file>");
-        return ExitCode::from(2);
+        return 2;
     }
     // What goes wrong is told to the engine; there is nobody to read it here.
     match hull_monitor::run(config.as_ref()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+        Ok(()) => 0,
+        Err(_) => 1,
     }
 }
 

@@ -8,10 +8,12 @@ use crate::Result;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 const OVERLAYFS_SUPER_MAGIC: u64 = 0x794c_7630;
+/// `statfs(2)`: nothing can be written through this mount.
+const ST_RDONLY: libc::__fsword_t = 1;
 
 /// A copy of the file in memory that nobody can change any more (`memfd_create(2)` with every seal), ready to be
 /// executed. Close-on-exec.
@@ -51,9 +53,11 @@ pub fn is_protected_image() -> Result<bool> {
         Err(Errno::INVAL) => {}
         Err(error) => return Err(error),
     }
-    let fs = rustix::fs::fstatvfs(&exe)?;
-    let kind = rustix::fs::fstatfs(&exe)?.f_type as u64;
-    Ok(kind == OVERLAYFS_SUPER_MAGIC && fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+    // SAFETY: all-zero is a valid statfs64, each field being an integer.
+    let mut fs: libc::statfs64 = unsafe { core::mem::zeroed() };
+    // SAFETY: the kernel fills in a structure of the size it expects, for an open descriptor.
+    crate::check(unsafe { libc::fstatfs64(exe.as_raw_fd(), &raw mut fs) }.into())?;
+    Ok(fs.f_type as u64 == OVERLAYFS_SUPER_MAGIC && fs.f_flags & ST_RDONLY != 0)
 }
 
 /// This process's own file, opened through a private read-only overlay that has no upper layer: the file cannot be

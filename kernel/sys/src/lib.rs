@@ -7,6 +7,8 @@
 #![allow(unsafe_code)]
 
 pub mod bpf;
+#[cfg(target_arch = "x86_64")]
+pub mod early;
 pub mod exec;
 pub mod fd;
 pub mod image;
@@ -22,6 +24,7 @@ pub mod sched;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;
+pub mod start;
 
 pub use image::{is_protected_image, sealed_copy};
 pub use process::{CloneArgs, CloneFlags, Forked, clone3};

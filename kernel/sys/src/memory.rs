@@ -19,3 +19,12 @@ pub fn trim() {
     // SAFETY: malloc_trim(3) touches only memory that is free.
     unsafe { libc::malloc_trim(0) };
 }
+
+/// Makes the heap grow in large steps and never shrink. For processes that live for milliseconds: each step is a system
+/// call.
+pub fn grow_in_steps_of(bytes: i32) {
+    for (option, value) in [(libc::M_TOP_PAD, bytes), (libc::M_TRIM_THRESHOLD, i32::MAX)] {
+        // SAFETY: as in `stay_small`.
+        unsafe { libc::mallopt(option, value) };
+    }
+}

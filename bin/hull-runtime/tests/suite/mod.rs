@@ -59,7 +59,7 @@ impl Bundle {
             std::fs::create_dir_all(root.join(name)).expect("mkdir");
         }
         std::fs::copy(BUSYBOX, root.join("bin/busybox")).expect("busybox");
-        for name in ["sh", "true", "ls", "cat", "id", "sleep", "grep", "hostname"] {
+        for name in ["sh", "true", "ls", "cat", "id", "readlink", "sleep", "grep", "hostname"] {
             symlink("busybox", root.join("bin").join(name)).expect("link");
         }
         let files = [
