@@ -37,6 +37,7 @@ pub(crate) fn exec(store: &Store, args: &args::Exec) -> anyhow::Result<u8> {
     let execed = hull_oci::exec(ExecRequest {
         id: &args.id,
         spec: &spec,
+        bundle: &container.record.bundle,
         process: &process,
         init_pid: container.record.pid,
         init: init.as_fd(),

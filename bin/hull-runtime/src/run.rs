@@ -58,6 +58,7 @@ fn make(
         no_new_keyring: args.no_new_keyring,
         die_with_parent: false,
         start_socket,
+        systemd: None,
     };
     Ok(hull_oci::create(request)?)
 }

@@ -1,10 +1,14 @@
 //! cgroup v1, hybrid and v2: layout, limits, devices, freezer, statistics.
 
 mod control;
+mod dbus;
+mod delegate;
 mod devices;
 mod file;
 mod layout;
+mod oom;
 mod stats;
+pub mod systemd;
 mod v1;
 mod v2;
 
@@ -46,7 +50,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A value cannot be.
-    #[error("linux.resources.{field}: {reason}")]
+    #[error("{}: {reason}", full_field(field))]
     Invalid {
         /// Field of the configuration.
         field: String,
@@ -59,6 +63,15 @@ pub enum Error {
         /// Its path.
         path: String,
     },
+    /// The service manager could not be asked, or refused.
+    #[error("{step}")]
+    Systemd {
+        /// What was asked for.
+        step: String,
+        /// Why not.
+        #[source]
+        source: dbus::Error,
+    },
     /// A file operation failed.
     #[error("{operation} {}", path.display())]
     File {
@@ -70,6 +83,15 @@ pub enum Error {
         #[source]
         source: rustix::io::Errno,
     },
+}
+
+/// Fields are named as in the configuration; most are limits.
+fn full_field(field: &str) -> String {
+    match field {
+        "cgroupsPath" => "linux.cgroupsPath".into(),
+        other if other.starts_with("annotations.") || other.starts_with('-') => other.into(),
+        other => format!("linux.resources.{other}"),
+    }
 }
 
 /// Result of a cgroup operation.
@@ -97,6 +119,10 @@ pub struct Cgroups {
 pub struct Cgroup {
     layout: Arc<Layout>,
     path: String,
+    /// Whether processes join this cgroup and no other, even if it takes none.
+    exact: bool,
+    /// v1: controllers whose directory to join is another.
+    elsewhere: Vec<(String, String)>,
 }
 
 /// What a cgroup uses.
@@ -220,7 +246,20 @@ impl Cgroups {
     /// The cgroup of that path, which may exist or not.
     pub fn open(&self, path: &str) -> Cgroup {
         let path = format!("/{}", path.trim_matches('/'));
-        Cgroup { layout: Arc::clone(&self.layout), path }
+        Cgroup { layout: Arc::clone(&self.layout), path, exact: false, elsewhere: Vec::new() }
+    }
+
+    /// A cgroup that somebody else made, a service manager, with its limits set. Where that somebody did not make it, in some
+    /// hierarchies of v1, it is made here.
+    pub fn adopt(&self, path: &str, resources: &LinuxResources) -> Result<Cgroup> {
+        check_path(path)?;
+        let cgroup = self.open(path);
+        match self.layout.unified.as_ref().filter(|_| self.layout.mode == Mode::V2) {
+            Some(unified) => v2::enable_controllers(unified, path)?,
+            None => drop(cgroup.make_v1_directories()?),
+        }
+        cgroup.apply_when(resources, When::New)?;
+        Ok(cgroup)
     }
 }
 
@@ -256,6 +295,9 @@ impl Cgroup {
         if let Some(directory) = self.v2_directory() {
             return Ok(vec![open(directory.join("cgroup.procs"))?]);
         }
+        if !self.elsewhere.is_empty() {
+            return self.directories_to_join().map(|directory| open(directory.join("tasks"))).collect();
+        }
         self.directories().map(|directory| open(directory.join("tasks"))).collect()
     }
 
@@ -272,13 +314,14 @@ impl Cgroup {
     /// has emptied its own, where the kernel then takes no process any more.
     pub fn clone_into_beside(&self, neighbour: i32) -> Result<Option<OwnedFd>> {
         let Some(directory) = self.v2_directory() else { return Ok(None) };
-        if read(&directory.join("cgroup.subtree_control"))?.trim().is_empty() {
+        if self.exact || read(&directory.join("cgroup.subtree_control"))?.trim().is_empty() {
             return self.clone_into();
         }
         let membership = read(Path::new(&format!("/proc/{neighbour}/cgroup")))?;
         match unified_membership(&membership) {
             Some(path) if Path::new(path).starts_with(&self.path) => {
-                Self { layout: Arc::clone(&self.layout), path: path.to_owned() }.clone_into()
+                let layout = Arc::clone(&self.layout);
+                Self { layout, path: path.to_owned(), exact: false, elsewhere: Vec::new() }.clone_into()
             }
             _ => self.clone_into(),
         }
@@ -324,6 +367,12 @@ impl Cgroup {
             self.refuse_if_used(existed)?;
             return v2::enable_controllers(unified, &self.path);
         }
+        let existed = self.make_v1_directories()?;
+        self.refuse_if_used(existed)
+    }
+
+    /// Whether one was there already.
+    fn make_v1_directories(&self) -> Result<bool> {
         let mut existed = false;
         for hierarchy in &self.layout.v1 {
             let directory = self.directory_in(&hierarchy.mount_point);
@@ -332,7 +381,7 @@ impl Cgroup {
                 v1::initialise_cpuset(&hierarchy.mount_point, &directory)?;
             }
         }
-        self.refuse_if_used(existed)
+        Ok(existed)
     }
 
     /// Two containers in one cgroup would share limits, and die with each other.

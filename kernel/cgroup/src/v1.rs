@@ -214,7 +214,11 @@ fn set_weight(target: &Target<'_>, files: &[&str], value: &str) -> Result<()> {
 
 fn set_hugepages(target: &Target<'_>, limit: &LinuxHugepageLimit) -> Result<()> {
     crate::check_file_name("hugepageLimits.pageSize", limit.page_size())?;
-    target.set(&format!("hugetlb.{}.limit_in_bytes", limit.page_size()), limit.limit())
+    target.set(&format!("hugetlb.{}.limit_in_bytes", limit.page_size()), limit.limit())?;
+    // Reservations count from Linux 5.7 on.
+    let reserved = format!("hugetlb.{}.rsvd.limit_in_bytes", limit.page_size());
+    let _ = try_write(&target.directory()?.join(reserved), &limit.limit().to_string());
+    Ok(())
 }
 
 fn set_network(cgroup: &Cgroup, network: &LinuxNetwork) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Limits of cgroup v2.
 
-use crate::file::{failed, read, try_read, try_write, write};
+use crate::file::{failed, read, try_read, try_write};
 use crate::{Cgroup, Error, Result, devices};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources, LinuxThrottleDevice};
 use rustix::io::Errno;
@@ -56,6 +56,11 @@ fn no_controller(directory: &Path, field: &'static str, controller: &'static str
 
 pub(crate) fn apply(cgroup: &Cgroup, directory: &Path, resources: &LinuxResources) -> Result<()> {
     if let Some(memory) = resources.memory() {
+        refuse_v1_memory(memory)?;
+        if let (Some(true), Some(limit)) = (memory.check_before_update(), memory.limit().filter(|l| *l != 0))
+        {
+            cgroup.check_usage(limit)?;
+        }
         set_memory(directory, memory)?;
     }
     if let Some(cpu) = resources.cpu() {
@@ -75,6 +80,11 @@ pub(crate) fn apply(cgroup: &Cgroup, directory: &Path, resources: &LinuxResource
         crate::check_file_name("hugepageLimits.pageSize", limit.page_size())?;
         let file = format!("hugetlb.{}.max", limit.page_size());
         set(directory, &file, max_or(limit.limit()), "hugepageLimits", "hugetlb")?;
+        // Reservations count from Linux 5.7 on.
+        let _ = try_write(
+            &directory.join(format!("hugetlb.{}.rsvd.max", limit.page_size())),
+            &max_or(limit.limit()),
+        );
     }
     for (device, limit) in resources.rdma().iter().flatten() {
         set(directory, "rdma.max", crate::rdma_line(device, limit), "rdma", "rdma")?;
@@ -138,6 +148,24 @@ pub(crate) fn swap_max(limit: Option<i64>, swap: i64) -> Result<String> {
     }
 }
 
+/// What only v1 has must not seem to be in force.
+#[allow(deprecated)]
+fn refuse_v1_memory(memory: &LinuxMemory) -> Result<()> {
+    let set = |value: Option<i64>| value.is_some_and(|value| value > 0);
+    let field = if memory.swappiness().is_some() {
+        "memory.swappiness"
+    } else if memory.disable_oom_killer() == Some(true) {
+        "memory.disableOOMKiller"
+    } else if set(memory.kernel()) {
+        "memory.kernel"
+    } else if set(memory.kernel_tcp()) {
+        "memory.kernelTCP"
+    } else {
+        return Ok(());
+    };
+    Err(Error::NoController { field, controller: "memory of cgroup v1" })
+}
+
 fn set_memory(directory: &Path, memory: &LinuxMemory) -> Result<()> {
     let set = |file: &str, value: String| set(directory, file, value, "memory", "memory");
     let limit = memory.limit().filter(|limit| *limit != 0);
@@ -170,8 +198,7 @@ fn set_cpu(directory: &Path, cpu: &LinuxCpu) -> Result<()> {
     }
     let (quota, period) = (cpu.quota().filter(|v| *v != 0), cpu.period().filter(|v| *v != 0));
     if quota.is_some() || period.is_some() {
-        let quota = quota.map_or("max".into(), max_or);
-        cpu_set("cpu.max", format!("{quota} {}", period.unwrap_or(100_000)))?;
+        cpu_set("cpu.max", cpu_max(directory, quota, period))?;
     }
     if let Some(burst) = cpu.burst() {
         cpu_set("cpu.max.burst", burst.to_string())?;
@@ -188,6 +215,18 @@ fn set_cpu(directory: &Path, cpu: &LinuxCpu) -> Result<()> {
     Ok(())
 }
 
+/// What to write to `cpu.max`: the one of the two that is not given stays what it is.
+fn cpu_max(directory: &Path, quota: Option<i64>, period: Option<u64>) -> String {
+    let quota = quota.map(max_or).unwrap_or_else(|| {
+        let now = try_read(&directory.join("cpu.max")).unwrap_or_default();
+        now.split_whitespace().next().unwrap_or("max").to_owned()
+    });
+    match period {
+        Some(period) => format!("{quota} {period}"),
+        None => quota,
+    }
+}
+
 /// `blkio.weight` (10 to 1000) as `io.weight` (1 to 10000).
 pub(crate) fn io_weight(weight: u16) -> u64 {
     1 + (u64::from(weight.clamp(10, 1000)) - 10) * 9999 / 990
@@ -202,9 +241,22 @@ fn set_io(directory: &Path, block: &LinuxBlockIo) -> Result<()> {
     }
     for device in block.weight_device().iter().flatten() {
         if let Some(weight) = device.weight() {
-            let line = format!("{}:{} {weight}", device.major(), device.minor());
-            write(&directory.join("io.bfq.weight"), &line)?;
+            let number = format!("{}:{}", device.major(), device.minor());
+            let bfq = directory.join("io.bfq.weight");
+            if !bfq.exists() || try_write(&bfq, &format!("{number} {weight}")).is_err() {
+                let line = format!("{number} {}", io_weight(weight));
+                set(directory, "io.weight", line, "blockIO.weightDevice", "io")?;
+            }
         }
+        if device.leaf_weight().is_some_and(|weight| weight != 0) {
+            return Err(Error::NoController {
+                field: "blockIO.weightDevice",
+                controller: "blkio of cgroup v1",
+            });
+        }
+    }
+    if block.leaf_weight().is_some_and(|weight| weight != 0) {
+        return Err(Error::NoController { field: "blockIO.leafWeight", controller: "blkio of cgroup v1" });
     }
     let throttle = |key: &str, devices: &Option<Vec<LinuxThrottleDevice>>| {
         devices.iter().flatten().try_for_each(|device| {

@@ -6,6 +6,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use rustix::io::Errno;
 
+mod moving;
+
+pub use moving::PermanentAddress;
+
 use crate::message::{
     Buffer, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, attributes,
     read_u32, text,

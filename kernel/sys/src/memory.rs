@@ -28,3 +28,15 @@ pub fn grow_in_steps_of(bytes: i32) {
         unsafe { libc::mallopt(option, value) };
     }
 }
+
+/// `set_mempolicy(2)` of this thread, inherited by what it executes: mode and flags as the kernel numbers them, nodes as a mask
+/// of bits. An empty mask is none at all.
+pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> crate::Result<()> {
+    let (mask, bits) = match nodes {
+        [] => (core::ptr::null(), 0),
+        // The kernel reads one bit less than it is told.
+        nodes => (nodes.as_ptr(), nodes.len() as u64 * u64::from(u64::BITS) + 1),
+    };
+    // SAFETY: the kernel reads bits - 1 bits from `mask`, which is all of `nodes`.
+    crate::check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, bits) }).map(drop)
+}

@@ -89,6 +89,7 @@ impl Backend for InProcess {
             no_new_keyring: false,
             die_with_parent: true,
             start_socket: None,
+            systemd: None,
         };
         self.shares_pids = !has_own_pids(&config.spec);
         let mut created = hull_oci::create(request).map_err(of_runtime)?;
@@ -125,6 +126,7 @@ impl Backend for InProcess {
         let request = ExecRequest {
             id: &config.id,
             spec: &config.spec,
+            bundle: &config.bundle,
             process: &exec.process,
             init_pid: running.pid,
             init: rustix::fd::AsFd::as_fd(&running.pidfd),

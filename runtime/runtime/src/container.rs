@@ -6,6 +6,8 @@
 
 use crate::error::StepExt;
 use crate::hooks::{self, HookKind, HookState};
+use crate::resctrl::Made;
+use crate::scope::Scope;
 use crate::sync;
 use crate::{Created, Error, ErrorKind};
 use hull_cgroup::{Cgroup, Cgroups};
@@ -45,6 +47,12 @@ pub struct Record {
     pub owner: u32,
     /// Its cgroup's path from the hierarchies' roots.
     pub cgroup: Option<String>,
+    /// The service manager's unit that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+    /// Directories of resctrl made for it.
+    #[serde(default, skip_serializing_if = "Made::is_empty")]
+    pub resctrl: Made,
 }
 
 /// Where a container is in its life; runtime-spec runtime.md, "State", and `paused` as runc has it.
@@ -240,6 +248,8 @@ impl Record {
             created: now_rfc3339(),
             owner: rustix::process::getuid().as_raw(),
             cgroup: created.cgroup.as_ref().map(|cgroup| cgroup.path().to_owned()),
+            scope: created.scope.clone(),
+            resctrl: created.resctrl.clone(),
         })
     }
 }
@@ -389,8 +399,12 @@ impl Container {
             if !cgroup.pids()?.is_empty() {
                 cgroup.kill()?;
             }
+            if let Some(scope) = &self.record.scope {
+                scope.stop()?;
+            }
             cgroup.remove()?;
         }
+        self.record.resctrl.remove();
         for name in ["state.json", "config.json", "start.sock"] {
             match rustix::fs::unlink(self.directory.join(name)) {
                 Ok(()) | Err(Errno::NOENT) => {}

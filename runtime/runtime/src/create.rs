@@ -3,14 +3,18 @@
 //! One `clone3` makes the process in its namespaces. On cgroup v1 the caller makes the cgroup while the child mounts, and hands
 //! over its `tasks` files; on v2 the child is born in it.
 
+use crate::agent::Agent;
 use crate::error::StepExt;
 use crate::hooks::{self, HookKind, HookState};
 use crate::init::{Init, Streams, needs_runtime_hooks};
-use crate::plan::{MountKind, MountPlan, Plan};
+use crate::plan::{MountKind, MountPlan, Placement, Plan};
 use crate::request::{CreateRequest, Created, Rootfs, Running, Stdio};
+use crate::resctrl::Made;
 use crate::rootfs::Source;
+use crate::scope::{self, Scope};
 use crate::sync::{self, Tag};
 use crate::{Error, idmap};
+use hull_cgroup::systemd::Manager;
 use hull_cgroup::{Cgroup, Cgroups, Mode as CgroupMode};
 use hull_mount::Propagation;
 use hull_sys::mount::{MountAttr, mount_setattr};
@@ -27,7 +31,7 @@ use std::path::Path;
 ///
 /// The caller must have one thread. It gets SIGCHLD for the process and is the one to reap it.
 pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
-    let plan = Plan::new(request.spec, request.bundle)?;
+    let plan = Plan::new(request.spec, request.bundle, request.systemd)?;
     hooks::check(request.spec)?;
     if rustix::process::geteuid().is_root() {
         // Processes of a shared pid namespace must not trace the child or open what it has open.
@@ -36,15 +40,22 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     let joins = open_namespaces(&plan)?;
     let (ours, theirs) = sync::pair()?;
     let stage = needs_stage(&plan);
-    let (root, sources, seccomp_agent) = (open_root(&request)?, open_sources(&plan)?, seccomp_agent(&plan)?);
+    let (root, sources) = match plan.rootless() {
+        false => {
+            let files = open_files(&plan, &request.rootfs, request.spec, request.bundle)?;
+            (Some(files.0), files.1)
+        }
+        true => (None, Vec::new()),
+    };
+    let agent = plan.agent.connect()?;
     // The first thing that is there for others to see, so the last that is prepared.
-    let cgroup = CgroupOwner::prepare(&plan)?;
+    let cgroup = CgroupOwner::prepare(&plan, request.spec, request.systemd)?;
     let init = Init {
         root,
+        rootfs: &request.rootfs,
         sources,
         join: Vec::new(),
         streams: streams(request.stdio),
-        seccomp_agent,
         plan: &plan,
         spec: request.spec,
         id: request.id,
@@ -61,12 +72,13 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     };
     let started_by_caller = init.start_socket.is_none();
     let (pid, pidfd) = spawn(init, joins, stage, &ours, &cgroup)?;
-    let mut child =
-        Child { pid, pidfd, spec: request.spec, id: request.id, bundle: request.bundle, plan: &plan };
+    let (spec, id, bundle) = (request.spec, request.id, request.bundle);
+    let mut child = Child { pid, pidfd, spec, id, bundle, plan: &plan, agent, resctrl: Made::default() };
     match child.serve(&ours, cgroup) {
-        Ok((console, cgroup)) => {
+        Ok((console, cgroup, scope)) => {
             let go = started_by_caller.then_some(ours);
-            Ok(Created { pid: child.pid, pidfd: child.pidfd, console, cgroup, go })
+            let Child { pid, pidfd, resctrl, .. } = child;
+            Ok(Created { pid, pidfd, console, cgroup, scope, resctrl, go })
         }
         Err((error, cgroup)) => {
             child.destroy();
@@ -95,26 +107,38 @@ enum CgroupOwner {
     None,
     /// v1: made after clone3, while the child works.
     Later(Cgroups, Cgroup),
+    /// systemd: a unit is made around the child.
+    Unit(Box<scope::Wanted>),
     Made(Cgroup, Option<OwnedFd>),
+    /// Made by systemd, which removes it.
+    InUnit(Cgroup, Scope),
 }
 
 impl CgroupOwner {
-    fn prepare(plan: &Plan) -> Result<Self, Error> {
-        let Some(path) = &plan.cgroup_path else { return Ok(Self::None) };
+    fn prepare(plan: &Plan, spec: &Spec, systemd: Option<&Manager>) -> Result<Self, Error> {
+        let path = match (&plan.cgroup, systemd) {
+            (Placement::Path(path), _) => path,
+            (Placement::Unit(unit), Some(manager)) => {
+                return Ok(Self::Unit(Box::new(scope::Wanted::new(manager, unit, spec)?)));
+            }
+            _ => return Ok(Self::None),
+        };
         let cgroups = Cgroups::detect()?;
         if cgroups.mode() != CgroupMode::V2 {
             let cgroup = cgroups.open(path);
             return Ok(Self::Later(cgroups, cgroup));
         }
         let cgroup = cgroups.create(path, Some(&plan.resources))?;
-        let directory = cgroup.clone_into()?;
-        Ok(Self::Made(cgroup, directory))
+        let directory = delegate(&cgroup, plan).and_then(|()| Ok(cgroup.clone_into()?));
+        let made = |directory| Self::Made(cgroup.clone(), directory);
+        directory.map(&made).inspect_err(|_| made(None).remove())
     }
 
     fn cgroup(&self) -> Option<&Cgroup> {
         match self {
             Self::None => None,
-            Self::Later(_, cgroup) | Self::Made(cgroup, _) => Some(cgroup),
+            Self::Unit(wanted) => Some(&wanted.cgroup),
+            Self::Later(_, cgroup) | Self::Made(cgroup, _) | Self::InUnit(cgroup, _) => Some(cgroup),
         }
     }
 
@@ -131,11 +155,22 @@ impl CgroupOwner {
 
     /// What was not made is not removed: its path may be another's.
     fn remove(&self) {
-        if let Self::Made(cgroup, _) = self {
-            // Reported is the error that led here; a cgroup that stays is found by its owner's reconciliation.
-            let _ = cgroup.kill().and_then(|()| cgroup.remove());
+        // Reported is the error that led here; a cgroup that stays is found by its owner's reconciliation.
+        match self {
+            Self::Made(cgroup, _) => drop(cgroup.kill().and_then(|()| cgroup.remove())),
+            Self::InUnit(cgroup, scope) => {
+                let _ = cgroup.kill();
+                let _ = scope.stop();
+                let _ = cgroup.remove();
+            }
+            _ => {}
         }
     }
+}
+
+/// Gives the cgroup to whom the container's configuration says it belongs.
+fn delegate(cgroup: &Cgroup, plan: &Plan) -> Result<(), Error> {
+    plan.cgroup_owner.map_or(Ok(()), |uid| Ok(cgroup.delegate_to(uid)?))
 }
 
 /// The first process, as the caller holds it while creating.
@@ -146,23 +181,22 @@ struct Child<'a> {
     id: &'a str,
     bundle: &'a Path,
     plan: &'a Plan,
+    agent: Option<Agent>,
+    resctrl: Made,
 }
+
+/// Terminal, cgroup and unit of a container that is ready.
+type Ready = (Option<OwnedFd>, Option<Cgroup>, Option<Scope>);
 
 impl Child<'_> {
     /// The caller's part while the child prepares the container, until it is ready.
-    fn serve(
-        &mut self,
-        socket: &OwnedFd,
-        mut cgroup: CgroupOwner,
-    ) -> Result<(Option<OwnedFd>, Option<Cgroup>), (Error, CgroupOwner)> {
+    fn serve(&mut self, socket: &OwnedFd, mut cgroup: CgroupOwner) -> Result<Ready, (Error, CgroupOwner)> {
         match self.serve_steps(socket, &mut cgroup) {
-            Ok(console) => {
-                let cgroup = match cgroup {
-                    CgroupOwner::Made(cgroup, _) => Some(cgroup),
-                    _ => None,
-                };
-                Ok((console, cgroup))
-            }
+            Ok(console) => Ok(match cgroup {
+                CgroupOwner::Made(cgroup, _) => (console, Some(cgroup), None),
+                CgroupOwner::InUnit(cgroup, scope) => (console, Some(cgroup), Some(scope)),
+                _ => (console, None, None),
+            }),
             // A child that is gone cannot be talked to; what it said before is the reason.
             Err(error @ (Error::Step { .. } | Error::Vanished(_))) => {
                 let said = loop {
@@ -189,13 +223,10 @@ impl Child<'_> {
             }
             sync::send(socket, Tag::Mapped, &[], &[])?;
         }
-        if let CgroupOwner::Later(cgroups, wanted) = &*cgroup {
-            let made = cgroups.create(wanted.path(), Some(&self.plan.resources))?;
-            let files = made.join_fds();
-            *cgroup = CgroupOwner::Made(made, None);
-            let files = files?;
-            let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
-            sync::send(socket, Tag::Cgroup, &[], &files)?;
+        crate::net_devices::give(self.plan, self.pid)?;
+        self.make_cgroup(socket, cgroup)?;
+        if let Some(wanted) = &self.plan.resctrl {
+            self.resctrl = wanted.place(self.id, self.pid)?;
         }
         let mut console = None;
         loop {
@@ -208,10 +239,42 @@ impl Child<'_> {
                     sync::send(socket, Tag::HooksDone, &[], &[])?;
                 }
                 Tag::Terminal => console = message.fds.pop(),
+                Tag::Listener => self.introduce(socket, &message.data)?,
                 Tag::Ready => return Ok(console),
                 _ => {}
             }
         }
+    }
+
+    /// Makes the cgroup that was not made before the child, and lets the child join it.
+    fn make_cgroup(&mut self, socket: &OwnedFd, cgroup: &mut CgroupOwner) -> Result<(), Error> {
+        let made = match cgroup {
+            CgroupOwner::Later(cgroups, wanted) => {
+                let made = cgroups.create(wanted.path(), Some(&self.plan.resources))?;
+                *cgroup = CgroupOwner::Made(made.clone(), None);
+                made
+            }
+            CgroupOwner::Unit(wanted) => {
+                let (made, scope) = wanted.make(self.id, self.pid, self.plan)?;
+                *cgroup = CgroupOwner::InUnit(made.clone(), scope);
+                delegate(&made, self.plan)?;
+                made
+            }
+            _ => return Ok(()),
+        };
+        let files = made.join_fds()?;
+        let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        sync::send(socket, Tag::Cgroup, &[], &files)
+    }
+
+    /// Hands the child's seccomp notification descriptor to its agent.
+    fn introduce(&self, socket: &OwnedFd, number: &[u8]) -> Result<(), Error> {
+        let number = crate::agent::offered(number)?;
+        if let Some(agent) = &self.agent {
+            let state = HookState::new(self.spec, self.id, self.bundle, "creating", self.pid);
+            agent.introduce(self.spec, (self.pid, &self.pidfd), number, &state)?;
+        }
+        sync::send(socket, Tag::Introduced, &[], &[])
     }
 
     fn runtime_hooks(&self) -> Result<(), Error> {
@@ -223,6 +286,7 @@ impl Child<'_> {
 
     fn destroy(&self) {
         kill_and_reap(&self.pidfd);
+        self.resctrl.remove();
     }
 }
 
@@ -336,8 +400,18 @@ fn open_namespaces(plan: &Plan) -> Result<Vec<(CloneFlags, OwnedFd)>, Error> {
     plan.namespaces.join.iter().map(open).collect()
 }
 
-fn open_root(request: &CreateRequest<'_>) -> Result<OwnedFd, Error> {
-    let mount = match &request.rootfs {
+/// Opens the root and what is bound into it, in the mount namespace of the process that asks.
+pub(crate) fn open_files(
+    plan: &Plan,
+    rootfs: &Rootfs,
+    spec: &Spec,
+    bundle: &Path,
+) -> Result<(OwnedFd, Vec<Option<Source>>), Error> {
+    Ok((open_root(rootfs, spec, bundle)?, open_sources(plan)?))
+}
+
+fn open_root(rootfs: &Rootfs, spec: &Spec, bundle: &Path) -> Result<OwnedFd, Error> {
+    let mount = match rootfs {
         Rootfs::Mount(mount) => return mount.try_clone().map_err(|_| Error::Vanished("opening its root")),
         Rootfs::Overlay { lower, upper, work } => {
             let upper = Some((upper.clone(), work.clone()));
@@ -345,8 +419,8 @@ fn open_root(request: &CreateRequest<'_>) -> Result<OwnedFd, Error> {
             return Ok(hull_mount::overlay(&layers, MountAttrFlags::empty())?);
         }
         Rootfs::Path => {
-            let root = request.spec.root().as_ref().ok_or_else(|| Error::spec("root", "is required"))?;
-            let path = request.bundle.join(root.path());
+            let root = spec.root().as_ref().ok_or_else(|| Error::spec("root", "is required"))?;
+            let path = bundle.join(root.path());
             let stat = rustix::fs::stat(&path).map_err(|errno| {
                 let reason = format!("{}: {}", path.display(), crate::error::errno_text(errno));
                 Error::spec("root.path", reason)
@@ -387,22 +461,20 @@ fn open_source(plan: &Plan, mount: &MountPlan) -> Result<Option<Source>, Error> 
         mount_setattr(tree.as_fd(), true, &recursive).step(failed)?;
     }
     let namespace = match options.idmap.is_some() || !mount.uid_mappings.is_empty() {
-        true if mount.uid_mappings.is_empty() => {
-            Some(idmap::namespace(&plan.uid_mappings, &plan.gid_mappings)?)
-        }
+        true if mount.uid_mappings.is_empty() => Some(idmap::of_container(plan)?),
         true => Some(idmap::namespace(&mount.uid_mappings, &mount.gid_mappings)?),
         false => None,
     };
     // `rw` does not lift a read-only source: only what is asked for is taken away.
     let clear = options.clear - MountAttrFlags::MOUNT_ATTR_RDONLY;
-    let top = MountAttr {
-        set: Some(options.set),
-        clear: Some(clear),
-        propagation: None,
-        idmap: namespace.as_ref().map(AsFd::as_fd),
-    };
-    if namespace.is_some() || !options.set.is_empty() || !clear.is_empty() {
-        mount_setattr(tree.as_fd(), options.idmap == Some(true), &top).step(failed)?;
+    let top = MountAttr { set: Some(options.set), clear: Some(clear), ..MountAttr::default() };
+    if !options.set.is_empty() || !clear.is_empty() {
+        mount_setattr(tree.as_fd(), false, &top).step(failed)?;
+    }
+    if let Some(namespace) = &namespace {
+        let attr = MountAttr { idmap: Some(namespace.as_fd()), ..MountAttr::default() };
+        mount_setattr(tree.as_fd(), options.idmap == Some(true), &attr)
+            .step(|| format!("map the ids of bind mount {}", path.display()))?;
     }
     let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
     Ok(Some(Source { mount: tree, is_directory }))
@@ -414,19 +486,4 @@ pub(crate) fn streams(stdio: Stdio) -> Streams {
         Stdio::Fds { stdin, stdout, stderr } => Streams::Fds([stdin, stdout, stderr]),
         Stdio::Terminal { rows, cols } => Streams::Terminal { rows, cols },
     }
-}
-
-/// Connected before anything is made: without its agent a container that needs one would hang.
-fn seccomp_agent(plan: &Plan) -> Result<Option<OwnedFd>, Error> {
-    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-    let Some(path) = plan.seccomp_listener.as_ref().filter(|_| plan.process.notifies()) else {
-        return Ok(None);
-    };
-    let failed = || format!("connect to linux.seccomp.listenerPath {}", path.display());
-    let address = SocketAddrUnix::new(path).step(failed)?;
-    let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
-            .step(failed)?;
-    rustix::net::connect(&socket, &address).step(failed)?;
-    Ok(Some(socket))
 }

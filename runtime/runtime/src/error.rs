@@ -95,6 +95,9 @@ pub enum Error {
     /// A path inside the root file system could not be used.
     #[error(transparent)]
     Path(#[from] hull_fsroot::Error),
+    /// A network interface could not be moved.
+    #[error(transparent)]
+    Network(hull_netlink::NetlinkError),
     /// A hook failed.
     #[error("{kind} hook {} {reason}", path.display())]
     Hook {

@@ -1,8 +1,9 @@
 //! A further process in a running container.
 
 use crate::Error;
-use crate::create::{kill_and_reap, streams};
+use crate::create::{kill_and_reap, reap, streams};
 use crate::error::StepExt;
+use crate::hooks::HookState;
 use crate::init::{Streams, join_keyring, write_tasks};
 use crate::plan::namespaces;
 use crate::process::{ProcessPlan, open_terminal, use_terminal};
@@ -22,9 +23,7 @@ const RESET_SIGNALS: [i32; 5] = [1, 2, 3, 13, 17];
 pub fn exec(request: ExecRequest<'_>) -> Result<Execed, Error> {
     let linux = request.spec.linux().as_ref().ok_or_else(|| Error::spec("linux", "is required"))?;
     let plan = ProcessPlan::new(request.process, Some(linux))?;
-    if plan.notifies() {
-        return Err(Error::NotImplemented("a further process under a seccomp policy that notifies an agent"));
-    }
+    let agent = crate::agent::Wanted::new(linux, plan.notifies())?.connect()?;
     let kinds = namespaces(linux)?.all();
     if rustix::process::geteuid().is_root() {
         prctl::set_dumpable(false).step(|| "forbid tracing".into())?;
@@ -36,6 +35,7 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Execed, Error> {
         (Some(cgroup), None) => cgroup.join_fds()?,
         _ => Vec::new(),
     };
+    let affinity = plan.affinity.begin()?;
     let entrant = Entrant {
         plan,
         kinds,
@@ -48,15 +48,29 @@ pub fn exec(request: ExecRequest<'_>) -> Result<Execed, Error> {
         die_with_parent: request.die_with_parent,
         sync: theirs,
     };
-    let forked = fork_into(request.init, kinds, clone_into.as_ref().map(AsFd::as_fd))?;
+    let clone_into = clone_into.as_ref().map(AsFd::as_fd);
+    let forked = if entrant.needs_stage() {
+        fork_from_inside(&entrant, clone_into)?
+    } else {
+        fork_into(request.init, kinds, clone_into)?
+    };
     match forked {
         Forked::Child => {
             let _ = hull_sys::fd::close_copy(&ours, &entrant.sync);
             entrant.run()
         }
         Forked::Parent { pid, pidfd } => {
+            drop(affinity);
+            let stage = entrant.needs_stage();
             drop(entrant);
-            match await_execve(&ours) {
+            let (pid, pidfd) = if stage { await_stage(&ours, &pidfd)? } else { (pid, pidfd) };
+            let introduce = |number: &[u8]| {
+                let Some(agent) = &agent else { return Ok(()) };
+                let (number, init) = (crate::agent::offered(number)?, request.init_pid);
+                let state = HookState::new(request.spec, request.id, request.bundle, "running", init);
+                agent.introduce(request.spec, (pid, &pidfd), number, &state)
+            };
+            match await_execve(&ours, introduce) {
                 Ok(console) => Ok(Execed { pid, pidfd, console }),
                 Err(error) => {
                     kill_and_reap(&pidfd);
@@ -95,12 +109,57 @@ fn fork_into(
     }
 }
 
+/// An ordinary user may enter the container's namespaces only from its user namespace, which the caller must not enter: a
+/// stage between does, whose child is the caller's by `CLONE_PARENT`.
+fn fork_from_inside(entrant: &Entrant<'_>, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, Error> {
+    let forked =
+        clone3(CloneArgs { flags: CloneFlags::empty(), cgroup }).step(|| "make the process".into())?;
+    if matches!(forked, Forked::Parent { .. }) {
+        return Ok(forked);
+    }
+    let steps = || {
+        hull_sys::ns::setns(entrant.init, entrant.entered_first())
+            .step(|| "enter the container's user namespace".into())?;
+        clone3(CloneArgs { flags: CloneFlags::PARENT, cgroup: None }).step(|| "make the process".into())
+    };
+    match steps() {
+        Ok(Forked::Child) => Ok(Forked::Child),
+        Ok(Forked::Parent { pid, pidfd }) => {
+            let sent = sync::send(&entrant.sync, Tag::Pid, &pid.to_ne_bytes(), &[pidfd.as_fd()]);
+            hull_sys::process::exit_now(sent.is_err().into())
+        }
+        Err(error) => {
+            sync::send_failure(&entrant.sync, &error);
+            hull_sys::process::exit_now(1)
+        }
+    }
+}
+
+/// The process that the stage made.
+fn await_stage(socket: &OwnedFd, stage: &OwnedFd) -> Result<(i32, OwnedFd), Error> {
+    let message = sync::expect(socket, Tag::Pid, "entering namespaces");
+    reap(stage);
+    let mut message = message?;
+    match (message.data.as_slice().try_into().map(i32::from_ne_bytes), message.fds.pop()) {
+        (Ok(pid), Some(pidfd)) => Ok((pid, pidfd)),
+        _ => Err(Error::Vanished("entering namespaces")),
+    }
+}
+
 /// The socket is close-on-exec: its end is the success of execve.
-fn await_execve(socket: &OwnedFd) -> Result<Option<OwnedFd>, Error> {
+fn await_execve(
+    socket: &OwnedFd,
+    introduce: impl Fn(&[u8]) -> Result<(), Error>,
+) -> Result<Option<OwnedFd>, Error> {
     let mut console = None;
     while let Some(mut message) = sync::receive(socket)? {
-        if message.tag == Tag::Terminal {
-            console = message.fds.pop();
+        match message.tag {
+            Tag::Terminal => console = message.fds.pop(),
+            Tag::Listener => {
+                introduce(&message.data)?;
+                sync::send(socket, Tag::Introduced, &[], &[])?;
+            }
+            _ => {}
         }
     }
     Ok(console)
@@ -127,8 +186,20 @@ impl Entrant<'_> {
         hull_sys::process::exit_now(error.kind().exit_code().into())
     }
 
+    /// Whether another process must enter namespaces first.
+    fn needs_stage(&self) -> bool {
+        self.plan.rootless && self.kinds.contains(CloneFlags::NEWUSER)
+    }
+
+    /// The namespaces that process enters.
+    fn entered_first(&self) -> CloneFlags {
+        let pid = self.kinds.contains(CloneFlags::NEWPID);
+        if pid { CloneFlags::NEWUSER | CloneFlags::NEWPID } else { CloneFlags::NEWUSER }
+    }
+
     fn enter(&self) -> Result<Infallible, Error> {
         write_tasks(&self.tasks)?;
+        self.plan.affinity.finish()?;
         rustix::process::setsid().step(|| "start a session".into())?;
         hull_sys::signal::set_default(&RESET_SIGNALS).step(|| "reset signals".into())?;
         hull_sys::signal::unblock_all().step(|| "unblock signals".into())?;
@@ -151,7 +222,9 @@ impl Entrant<'_> {
             prctl::set_parent_death_signal(SIGKILL).step(|| "set the parent death signal".into())?;
         }
         let command = self.plan.command()?;
-        self.plan.confine()?;
+        if let Some(listener) = self.plan.confine()? {
+            crate::agent::offer(&self.sync, &listener)?;
+        }
         Err(command.execute())
     }
 
@@ -161,7 +234,8 @@ impl Entrant<'_> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(root.as_c_str(), flags, Mode::empty())
             .step(|| "open the container's root".into())?;
-        hull_sys::ns::setns(self.init, self.kinds.without(CloneFlags::NEWPID))
+        let entered = if self.needs_stage() { self.entered_first() } else { CloneFlags::NEWPID };
+        hull_sys::ns::setns(self.init, self.kinds.without(entered))
             .step(|| "enter the container's namespaces".into())?;
         let same = |a: rustix::fs::Stat, b: rustix::fs::Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
         let stat = |fd| rustix::fs::fstat(fd).step(|| "stat the container's root".into());

@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::create::kill_and_reap;
 use crate::error::StepExt;
+use crate::plan::Plan;
 use crate::process::write_file;
 use hull_sys::{CloneArgs, CloneFlags, Forked, clone3};
 use oci_spec::runtime::LinuxIdMapping;
@@ -51,6 +52,15 @@ fn run_helper(program: &str, pid: i32, mappings: &[LinuxIdMapping]) -> Result<()
     let failed = |errno| Error::Step { step: format!("map ids with {program}"), source: errno };
     let status = command.status().map_err(|e| failed(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
     if status.success() { Ok(()) } else { Err(failed(Errno::PERM)) }
+}
+
+/// The container's user namespace, or one like it.
+pub(crate) fn of_container(plan: &Plan) -> Result<OwnedFd, Error> {
+    let Some(join) = plan.namespaces.join.iter().find(|join| join.kind == CloneFlags::NEWUSER) else {
+        return namespace(&plan.uid_mappings, &plan.gid_mappings);
+    };
+    rustix::fs::open(&join.path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .step(|| format!("open user namespace {}", join.path.display()))
 }
 
 /// A user namespace with these mappings and nobody in it, for idmapped mounts.

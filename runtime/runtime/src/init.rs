@@ -6,7 +6,7 @@ use crate::plan::Plan;
 use crate::process::{open_terminal, private_proc, use_terminal};
 use crate::rootfs::{RootFs, Source};
 use crate::sync::{self, Tag};
-use crate::{Error, ErrorKind};
+use crate::{Error, Rootfs};
 use hull_cgroup::Cgroup;
 use hull_sys::{CloneFlags, prctl};
 use oci_spec::runtime::Spec;
@@ -35,8 +35,10 @@ pub(crate) struct Init<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) id: &'a str,
     pub(crate) bundle: &'a Path,
-    pub(crate) root: OwnedFd,
-    /// One per mount of the plan.
+    /// `None`: opened here, in the namespaces where an ordinary user may.
+    pub(crate) root: Option<OwnedFd>,
+    pub(crate) rootfs: &'a Rootfs,
+    /// One per mount of the plan, as the root.
     pub(crate) sources: Vec<Option<Source>>,
     /// Namespaces to enter here, rather than in a stage before.
     pub(crate) join: Vec<(CloneFlags, OwnedFd)>,
@@ -46,7 +48,6 @@ pub(crate) struct Init<'a> {
     pub(crate) no_new_keyring: bool,
     pub(crate) die_with_parent: bool,
     pub(crate) start_socket: Option<OwnedFd>,
-    pub(crate) seccomp_agent: Option<OwnedFd>,
     /// The cgroup the caller is making meanwhile; its `tasks` files come over the socket unless the process was born in it.
     pub(crate) cgroup: Option<&'a Cgroup>,
     pub(crate) born_in_cgroup: bool,
@@ -70,9 +71,16 @@ impl Init<'_> {
         }
         self.leave_the_caller()?;
         self.name_the_host()?;
-        let rootfs = RootFs::enter(self.plan, &self.root)?;
+        let opened = match &self.root {
+            Some(_) => None,
+            None => Some(crate::create::open_files(self.plan, self.rootfs, self.spec, self.bundle)?),
+        };
+        let root = self.root.as_ref().or(opened.as_ref().map(|(root, _)| root));
+        let root = root.ok_or(Error::Vanished("opening its root"))?;
+        let sources = opened.as_ref().map_or(&self.sources, |(_, sources)| sources);
+        let rootfs = RootFs::enter(self.plan, root)?;
         self.runtime_hooks()?;
-        let (master, in_cgroup) = self.fill(&rootfs)?;
+        let (master, in_cgroup) = self.fill(&rootfs, sources)?;
         if !in_cgroup {
             self.join_cgroup()?;
         }
@@ -157,9 +165,13 @@ impl Init<'_> {
 
     /// Mounts, devices, terminal. Returns the terminal's master and whether the cgroup was joined on the way: what a cgroup
     /// mount shows exists only after that.
-    fn fill(&self, rootfs: &RootFs<'_>) -> Result<(Option<OwnedFd>, bool), Error> {
+    fn fill(
+        &self,
+        rootfs: &RootFs<'_>,
+        sources: &[Option<Source>],
+    ) -> Result<(Option<OwnedFd>, bool), Error> {
         let mut in_cgroup = false;
-        for (mount, source) in self.plan.mounts.iter().zip(&self.sources) {
+        for (mount, source) in self.plan.mounts.iter().zip(sources) {
             if !in_cgroup && matches!(mount.kind, crate::plan::MountKind::Cgroup) {
                 self.join_cgroup()?;
                 in_cgroup = true;
@@ -229,8 +241,10 @@ impl Init<'_> {
         }
         let command = process.command()?;
         if process.notifies() {
-            // The agent's socket is reached while the caller still answers for the container.
-            self.hand_over_listener(process.confine()?)?;
+            // While the caller is still there to hand it over.
+            if let Some(listener) = process.confine()? {
+                crate::agent::offer(&self.sync, &listener)?;
+            }
         }
         sync::send(&self.sync, Tag::Ready, &[], &[])?;
         let go = Go::wait(self)?;
@@ -248,26 +262,6 @@ impl Init<'_> {
             failed(error);
         }
         failed(command.execute())
-    }
-
-    /// Sends the seccomp notification descriptor and the state to the agent; runtime-spec config-linux.md, "The
-    /// Container Process State".
-    fn hand_over_listener(&self, listener: Option<OwnedFd>) -> Result<(), Error> {
-        let (Some(listener), Some(agent)) = (listener, &self.seccomp_agent) else {
-            let message = "the seccomp policy notifies an agent, but there is none".into();
-            return Err(Error::Inside { kind: ErrorKind::Other, message });
-        };
-        let state = HookState::new(self.spec, self.id, self.bundle, "creating", self.own_pid());
-        let process_state = serde_json::json!({
-            "ociVersion": self.spec.version(),
-            "fds": ["seccompFd"],
-            "pid": self.own_pid(),
-            "metadata": self.plan.seccomp_metadata.as_deref().unwrap_or_default(),
-            "state": state,
-        });
-        hull_sys::socket::send_fds(agent, process_state.to_string().as_bytes(), &[listener.as_fd()])
-            .step(|| "hand the seccomp notification descriptor to its agent".into())
-            .map(drop)
     }
 }
 

@@ -3,6 +3,8 @@
 //! Synchronous and single-threaded: the caller must have one thread only, the container's first process is a child of
 //! the caller made by one `clone3`.
 
+mod affinity;
+mod agent;
 pub mod container;
 mod copy_up;
 mod create;
@@ -11,10 +13,15 @@ mod exec;
 pub mod hooks;
 mod idmap;
 mod init;
+mod lists;
+mod memory_policy;
+mod net_devices;
 mod plan;
 mod process;
 mod request;
+pub mod resctrl;
 mod rootfs;
+pub mod scope;
 mod sync;
 pub mod user;
 

@@ -1,7 +1,9 @@
 //! The configuration, checked and turned into what the steps need. Nothing is created here.
 
-use crate::Error;
+use crate::net_devices::NetDevice;
 use crate::process::ProcessPlan;
+use crate::{Error, agent, resctrl};
+use hull_cgroup::systemd::{Manager, Unit};
 use hull_mount::{MountOptions, parse_options};
 use hull_sys::CloneFlags;
 use oci_spec::runtime::{
@@ -94,12 +96,25 @@ pub(crate) struct Plan {
     pub(crate) sysctl: Vec<(String, String)>,
     pub(crate) hostname: Option<String>,
     pub(crate) domainname: Option<String>,
-    pub(crate) cgroup_path: Option<String>,
+    pub(crate) cgroup: Placement,
+    /// Host uid that the cgroup is given to.
+    pub(crate) cgroup_owner: Option<u32>,
+    pub(crate) resctrl: Option<resctrl::Wanted>,
+    pub(crate) net_devices: Vec<NetDevice>,
     pub(crate) resources: LinuxResources,
     pub(crate) process: ProcessPlan,
     pub(crate) mount_label: Option<String>,
-    pub(crate) seccomp_listener: Option<PathBuf>,
-    pub(crate) seccomp_metadata: Option<String>,
+    pub(crate) agent: agent::Wanted,
+}
+
+/// Where the container's cgroup is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// In the caller's.
+    Nowhere,
+    Path(String),
+    /// Where the service manager makes it.
+    Unit(Unit),
 }
 
 pub(crate) fn flag_of(kind: LinuxNamespaceType) -> CloneFlags {
@@ -117,17 +132,16 @@ pub(crate) fn flag_of(kind: LinuxNamespaceType) -> CloneFlags {
 
 impl Plan {
     /// Checks everything that can be checked without changing anything.
-    pub(crate) fn new(spec: &Spec, bundle: &Path) -> Result<Self, Error> {
+    pub(crate) fn new(spec: &Spec, bundle: &Path, systemd: Option<&Manager>) -> Result<Self, Error> {
         check_version(spec.version())?;
         let linux = spec.linux().as_ref().ok_or_else(|| Error::spec("linux", "is required"))?;
-        refuse_unsupported(linux)?;
         let process = spec.process().as_ref().ok_or_else(|| Error::spec("process", "is required"))?;
         let namespaces = namespaces(linux)?;
         let mounts = mounts(spec.mounts().as_deref().unwrap_or_default(), bundle)?;
         let fill_dev = !mounts.iter().any(|mount| {
             mount.destination == Path::new("dev") && matches!(mount.kind, MountKind::Bind { .. })
         });
-        let seccomp = linux.seccomp().as_ref();
+        let process = ProcessPlan::new(process, Some(linux))?;
         let plan = Self {
             uid_mappings: linux.uid_mappings().clone().unwrap_or_default(),
             gid_mappings: linux.gid_mappings().clone().unwrap_or_default(),
@@ -140,12 +154,14 @@ impl Plan {
             sysctl: sysctl(linux, &namespaces)?,
             hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
             domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
-            cgroup_path: cgroup_path(linux)?,
+            cgroup: placement(linux, systemd)?,
+            cgroup_owner: cgroup_owner(spec, linux, &namespaces),
+            resctrl: resctrl::Wanted::new(linux)?,
+            net_devices: crate::net_devices::devices(linux, namespaces.separate(CloneFlags::NEWNET))?,
             resources: resources(linux),
-            process: ProcessPlan::new(process, Some(linux))?,
+            agent: agent::Wanted::new(linux, process.notifies())?,
+            process,
             mount_label: linux.mount_label().clone().filter(|label| !label.is_empty()),
-            seccomp_listener: seccomp.and_then(|seccomp| seccomp.listener_path().clone()),
-            seccomp_metadata: seccomp.and_then(|seccomp| seccomp.listener_metadata().clone()),
             namespaces,
             mounts,
             fill_dev,
@@ -178,7 +194,9 @@ impl Plan {
             return Err(Error::spec("linux.timeOffsets", "offsets need a new time namespace"));
         }
         for (index, mount) in self.mounts.iter().enumerate() {
-            if mount.options.idmap.is_some() && mount.uid_mappings.is_empty() && self.uid_mappings.is_empty()
+            if mount.options.idmap.is_some()
+                && mount.uid_mappings.is_empty()
+                && !separate(CloneFlags::NEWUSER)
             {
                 return Err(Error::spec(
                     format!("mounts[{index}].options"),
@@ -186,10 +204,15 @@ impl Plan {
                 ));
             }
         }
-        if self.process.notifies() && self.seccomp_listener.is_none() {
-            return Err(Error::spec("linux.seccomp.listenerPath", "SCMP_ACT_NOTIFY needs it"));
+        if self.rootless() && !separate(CloneFlags::NEWUSER) {
+            return Err(Error::spec("linux.namespaces", "an ordinary user needs a user namespace"));
         }
         Ok(())
+    }
+
+    /// Whether the caller is an ordinary user, who may mount in the container's namespaces only.
+    pub(crate) fn rootless(&self) -> bool {
+        self.process.rootless
     }
 
     /// Whether container ids must be mapped when talking of files made by the container's root.
@@ -203,20 +226,6 @@ fn check_version(version: &str) -> Result<(), Error> {
     let valid = numbers.next() == Some("1")
         && numbers.by_ref().take(2).filter(|part| part.parse::<u32>().is_ok()).count() == 2;
     if valid { Ok(()) } else { Err(Error::spec("ociVersion", format!("{version:?} is not a 1.x.y version"))) }
-}
-
-/// What the configuration may ask for and this runtime does not do must not be passed over silently.
-fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
-    if linux.intel_rdt().is_some() {
-        return Err(Error::NotImplemented("linux.intelRdt"));
-    }
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(Error::NotImplemented("linux.netDevices"));
-    }
-    if linux.memory_policy().is_some() {
-        return Err(Error::NotImplemented("linux.memoryPolicy"));
-    }
-    Ok(())
 }
 
 pub(crate) fn namespaces(linux: &Linux) -> Result<Namespaces, Error> {
@@ -233,7 +242,9 @@ pub(crate) fn namespaces(linux: &Linux) -> Result<Namespaces, Error> {
                 return Err(Error::spec(field("path"), format!("{} is not absolute", path.display())));
             }
             Some(_) if kind == CloneFlags::NEWNS => {
-                return Err(Error::NotImplemented("a mount namespace by path"));
+                let reason =
+                    "a mount namespace others use cannot be entered: its root would become the container's";
+                return Err(Error::spec(field("path"), reason));
             }
             Some(path) => found.join.push(Join { kind, path: path.clone() }),
         }
@@ -283,14 +294,14 @@ fn mount_plan(index: usize, mount: &Mount, bundle: &Path) -> Result<MountPlan, E
         .map_err(|error| Error::spec(field("options"), error.to_string()))?;
     let kind_name = mount.typ().as_deref().unwrap_or("none");
     let source = mount.source().as_ref().filter(|source| !source.as_os_str().is_empty());
-    let kind = if options.bind || kind_name == "bind" {
+    let kind = if options.remount {
+        MountKind::Remount
+    } else if options.bind || kind_name == "bind" {
         let source = source.ok_or_else(|| Error::spec(field("source"), "a bind mount needs it"))?;
         if source.as_os_str().as_encoded_bytes().contains(&0) {
             return Err(Error::spec(field("source"), "holds a NUL byte"));
         }
         MountKind::Bind { source: bundle.join(source) }
-    } else if options.remount {
-        MountKind::Remount
     } else if kind_name == "cgroup" || kind_name == "cgroup2" {
         MountKind::Cgroup
     } else if kind_name == "none" || kind_name.is_empty() || kind_name.contains('\0') {
@@ -415,17 +426,44 @@ fn sysctl(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<(String, String)
     Ok(sorted.into_iter().collect())
 }
 
-fn cgroup_path(linux: &Linux) -> Result<Option<String>, Error> {
+fn placement(linux: &Linux, systemd: Option<&Manager>) -> Result<Placement, Error> {
     let Some(path) = linux.cgroups_path().as_ref().filter(|path| !path.as_os_str().is_empty()) else {
-        return Ok(None);
+        return Ok(Placement::Nowhere);
     };
     let path = path.to_str().ok_or_else(|| Error::spec("linux.cgroupsPath", "is not UTF-8"))?;
-    if path.split(':').count() == 3 && !path.contains('/') {
-        return Err(Error::NotImplemented(
-            "the systemd cgroup driver (linux.cgroupsPath is slice:prefix:name)",
-        ));
+    if let Some(manager) = systemd {
+        return Ok(Placement::Unit(Unit::parse(path, matches!(manager, Manager::User(_)))?));
     }
-    Ok(Some(format!("/{}", path.trim_start_matches('/'))))
+    if path.split(':').count() == 3 && !path.contains('/') {
+        let reason =
+            format!("{path:?} is slice:prefix:name, which takes the systemd driver (--systemd-cgroup)");
+        return Err(Error::spec("linux.cgroupsPath", reason));
+    }
+    Ok(Placement::Path(format!("/{}", path.trim_start_matches('/'))))
+}
+
+/// Whom the cgroup belongs to, when the container sees it writable in a namespace of its own; runtime-spec config-linux.md,
+/// "Cgroup ownership". Root has it anyway.
+fn cgroup_owner(spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Option<u32> {
+    if !namespaces.new.contains(CloneFlags::NEWCGROUP) {
+        return None;
+    }
+    let writable = |mount: &Mount| {
+        mount.source().as_deref() == Some(Path::new("cgroup"))
+            && mount.destination() == Path::new("/sys/fs/cgroup")
+            && !mount.options().iter().flatten().any(|option| option == "ro")
+    };
+    if !spec.mounts().iter().flatten().any(writable) {
+        return None;
+    }
+    let uid = spec.process().as_ref()?.user().uid();
+    let mappings = linux.uid_mappings().as_deref().unwrap_or_default();
+    let mapped = |mapping: &LinuxIdMapping| {
+        let offset = uid.checked_sub(mapping.container_id()).filter(|offset| *offset < mapping.size())?;
+        mapping.host_id().checked_add(offset)
+    };
+    let host = if mappings.is_empty() { Some(uid) } else { mappings.iter().find_map(mapped) };
+    host.filter(|uid| *uid != 0)
 }
 
 /// The resources, with the devices every container may use behind the rules of the configuration.

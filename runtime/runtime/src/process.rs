@@ -1,7 +1,9 @@
 //! The last part of a container's process, the same for its first and for later ones: identity, limits, privileges, and
 //! the command.
 
+use crate::affinity::Affinity;
 use crate::error::StepExt;
+use crate::memory_policy::MemoryPolicy;
 use crate::{Error, ErrorKind};
 use hull_confine::seccomp::Program;
 use hull_confine::{CapSet, CapabilitySets};
@@ -44,6 +46,10 @@ pub(crate) struct ProcessPlan {
     io_priority: Option<(u32, u32)>,
     pub(crate) personality: Option<u64>,
     pub(crate) console_size: Option<(u16, u16)>,
+    memory_policy: Option<MemoryPolicy>,
+    pub(crate) affinity: Affinity,
+    /// Whether the caller is an ordinary user.
+    pub(crate) rootless: bool,
 }
 
 impl ProcessPlan {
@@ -90,6 +96,17 @@ impl ProcessPlan {
             io_priority: io_priority(process)?,
             personality: linux.map(personality).transpose()?.flatten(),
             console_size: size,
+            memory_policy: linux
+                .and_then(|linux| linux.memory_policy().as_ref())
+                .map(MemoryPolicy::new)
+                .transpose()?,
+            affinity: process
+                .exec_cpu_affinity()
+                .as_ref()
+                .map(Affinity::new)
+                .transpose()?
+                .unwrap_or_default(),
+            rootless: !rustix::process::geteuid().is_root(),
         })
     }
 
@@ -130,6 +147,9 @@ impl ProcessPlan {
         if let Some((class, priority)) = self.io_priority {
             ioprio_set(class, priority).step(|| "set process.ioPriority".into())?;
         }
+        if let Some(policy) = &self.memory_policy {
+            policy.apply()?;
+        }
         if let Some(persona) = self.personality {
             hull_sys::process::personality(persona).step(|| "set linux.personality".into())?;
         }
@@ -145,7 +165,7 @@ impl ProcessPlan {
         // As root first: the directory may be one only root can enter, and docker allows that.
         let entered = rustix::process::chdir(self.cwd.as_c_str());
         prctl::set_keep_capabilities(true).step(|| "keep capabilities".into())?;
-        setgroups(&self.groups).step(|| format!("set process.user.additionalGids to {:?}", self.groups))?;
+        self.set_groups().step(|| format!("set process.user.additionalGids to {:?}", self.groups))?;
         setresgid(self.gid).step(|| format!("set process.user.gid to {}", self.gid))?;
         setresuid(self.uid).step(|| format!("set process.user.uid to {}", self.uid))?;
         prctl::set_keep_capabilities(false).step(|| "stop keeping capabilities".into())?;
@@ -166,6 +186,14 @@ impl ProcessPlan {
             }
         }
         check_inside()
+    }
+
+    /// Where a user mapped their own group themselves, groups cannot be set (user_namespaces(7)), nor are there any to drop.
+    fn set_groups(&self) -> rustix::io::Result<()> {
+        match setgroups(&self.groups) {
+            Err(Errno::PERM) if self.rootless && self.groups.is_empty() => Ok(()),
+            other => other,
+        }
     }
 
     fn seccomp_needs_admin(&self) -> bool {

@@ -1,6 +1,9 @@
 //! What the caller asks for and gets.
 
+use crate::resctrl::Made;
+use crate::scope::Scope;
 use hull_cgroup::Cgroup;
+use hull_cgroup::systemd::Manager;
 use oci_spec::runtime::{Process, Spec};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -29,6 +32,8 @@ pub struct CreateRequest<'a> {
     /// A listening unix stream socket the first process waits on instead of on [`Created::start`]: then any process
     /// can start it (`hull-runtime start`), and [`Created`] may be dropped.
     pub start_socket: Option<OwnedFd>,
+    /// The service manager that makes the cgroup, which `linux.cgroupsPath` then names as `slice:prefix:name`.
+    pub systemd: Option<&'a Manager>,
 }
 
 /// The root file system of a container.
@@ -84,6 +89,10 @@ pub struct Created {
     pub console: Option<OwnedFd>,
     /// The container's cgroup; `None` when the configuration has no `cgroupsPath`.
     pub cgroup: Option<Cgroup>,
+    /// The service manager's unit that it is in.
+    pub scope: Option<Scope>,
+    /// Directories of resctrl made for the container.
+    pub resctrl: Made,
     pub(crate) go: Option<OwnedFd>,
 }
 
@@ -107,6 +116,8 @@ pub struct ExecRequest<'a> {
     pub id: &'a str,
     /// The container's configuration: its namespaces, seccomp policy.
     pub spec: &'a Spec,
+    /// Directory that relative paths of the configuration start from.
+    pub bundle: &'a Path,
     /// The process, complete: nothing is taken from the container's own process but what `spec.linux` says.
     pub process: &'a Process,
     /// The container's first process.

@@ -141,8 +141,8 @@ impl<'a> RootFs<'a> {
     fn cgroup(&self, mount: &MountPlan, cgroup: Option<&Cgroup>) -> Result<(), Error> {
         let target = self.root.mkdir_all(&mount.destination, Mode::from_raw_mode(0o755))?;
         refuse_proc(&target, mount, &target)?;
-        let cgroup = cgroup.ok_or_else(|| Error::spec("mounts", "a cgroup mount needs linux.cgroupsPath"))?;
         let options = &mount.options;
+        let Some(cgroup) = cgroup else { return self.inherited_cgroup(mount, &target) };
         let own = self.plan.namespaces.separate(hull_sys::CloneFlags::NEWCGROUP);
         let unified = if own { cgroup.unified_directory() } else { cgroup.unified_root() };
         if let Some(directory) = unified {
@@ -164,6 +164,21 @@ impl<'a> RootFs<'a> {
             set_attributes(&top, false, MountAttrFlags::MOUNT_ATTR_RDONLY, MountAttrFlags::empty())?;
         }
         self.propagate(mount, &top)
+    }
+
+    /// Without a cgroup of its own a container sees the caller's: through a namespace of v2 just that, else all.
+    fn inherited_cgroup(&self, mount: &MountPlan, target: &OwnedFd) -> Result<(), Error> {
+        let own = self.plan.namespaces.separate(hull_sys::CloneFlags::NEWCGROUP);
+        let v2 = hull_cgroup::Cgroups::detect()?.mode() == hull_cgroup::Mode::V2;
+        let tree = if own && v2 {
+            new_filesystem("cgroup2", Some("cgroup"), &mount.options)?
+        } else {
+            let tree = hull_mount::bind(Path::new("/sys/fs/cgroup"), true)?;
+            set_attributes(&tree, true, mount.options.set, MountAttrFlags::empty())?;
+            tree
+        };
+        attach(&tree, target)?;
+        self.propagate(mount, &tree)
     }
 
     fn cgroup_hierarchy(

@@ -20,12 +20,16 @@ pub(crate) enum Tag {
     Cgroup = b'C',
     /// To the child: the hooks have run.
     HooksDone = b'H',
+    /// To the child: its seccomp agent has the descriptor.
+    Introduced = b'I',
     /// To the child: execute the command.
     Go = b'G',
     /// To the caller: the first process's pid and pidfd (made by a stage that is ending).
     Pid = b'P',
     /// To the caller: the namespaces are there, run the hooks.
     Namespaces = b'N',
+    /// To the caller: the number of the seccomp notification descriptor.
+    Listener = b'L',
     /// To the caller: the terminal's master.
     Terminal = b'T',
     /// To the caller: everything is done but the execve.
@@ -37,7 +41,7 @@ pub(crate) enum Tag {
 impl Tag {
     fn of(byte: u8) -> Option<Self> {
         use Tag::*;
-        [Mapped, Cgroup, HooksDone, Go, Pid, Namespaces, Terminal, Ready, Failed]
+        [Mapped, Cgroup, HooksDone, Introduced, Go, Pid, Namespaces, Listener, Terminal, Ready, Failed]
             .into_iter()
             .find(|tag| *tag as u8 == byte)
     }

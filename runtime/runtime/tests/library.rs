@@ -96,6 +96,7 @@ impl Fixture {
             no_new_keyring: false,
             die_with_parent: true,
             start_socket: None,
+            systemd: None,
         })
     }
 
@@ -233,6 +234,7 @@ fn exec_is_a_child_of_the_caller(fixture: &Fixture) {
         hull_oci::exec(ExecRequest {
             id: &fixture.id,
             spec: &spec,
+            bundle: Path::new("/"),
             process,
             init_pid: running.pid,
             init: running.pidfd.as_fd(),
