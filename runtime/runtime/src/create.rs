@@ -74,13 +74,15 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
     let (pid, pidfd) = spawn(init, joins, stage, &ours, &cgroup)?;
     let (spec, id, bundle) = (request.spec, request.id, request.bundle);
     let mut child = Child { pid, pidfd, spec, id, bundle, plan: &plan, agent, resctrl: Made::default() };
-    match child.serve(&ours, cgroup) {
-        Ok((console, cgroup, scope)) => {
+    let mut cgroup = cgroup;
+    match child.serve(&ours, &mut cgroup) {
+        Ok(console) => {
+            let (cgroup, scope) = cgroup.into_parts();
             let go = started_by_caller.then_some(ours);
             let Child { pid, pidfd, resctrl, .. } = child;
             Ok(Created { pid, pidfd, console, cgroup, scope, resctrl, go })
         }
-        Err((error, cgroup)) => {
+        Err(error) => {
             child.destroy();
             cgroup.remove();
             Err(error)
@@ -153,6 +155,15 @@ impl CgroupOwner {
         }
     }
 
+    /// The cgroup that was made, and its unit.
+    fn into_parts(self) -> (Option<Cgroup>, Option<Scope>) {
+        match self {
+            Self::Made(cgroup, _) => (Some(cgroup), None),
+            Self::InUnit(cgroup, scope) => (Some(cgroup), Some(scope)),
+            _ => (None, None),
+        }
+    }
+
     /// What was not made is not removed: its path may be another's.
     fn remove(&self) {
         // Reported is the error that led here; a cgroup that stays is found by its owner's reconciliation.
@@ -185,30 +196,19 @@ struct Child<'a> {
     resctrl: Made,
 }
 
-/// Terminal, cgroup and unit of a container that is ready.
-type Ready = (Option<OwnedFd>, Option<Cgroup>, Option<Scope>);
-
 impl Child<'_> {
-    /// The caller's part while the child prepares the container, until it is ready.
-    fn serve(&mut self, socket: &OwnedFd, mut cgroup: CgroupOwner) -> Result<Ready, (Error, CgroupOwner)> {
-        match self.serve_steps(socket, &mut cgroup) {
-            Ok(console) => Ok(match cgroup {
-                CgroupOwner::Made(cgroup, _) => (console, Some(cgroup), None),
-                CgroupOwner::InUnit(cgroup, scope) => (console, Some(cgroup), Some(scope)),
-                _ => (console, None, None),
-            }),
+    /// The caller's part while the child prepares the container, until it is ready. Returns its terminal.
+    fn serve(&mut self, socket: &OwnedFd, cgroup: &mut CgroupOwner) -> Result<Option<OwnedFd>, Error> {
+        match self.serve_steps(socket, cgroup) {
             // A child that is gone cannot be talked to; what it said before is the reason.
-            Err(error @ (Error::Step { .. } | Error::Vanished(_))) => {
-                let said = loop {
-                    match sync::receive(socket) {
-                        Ok(Some(_)) => {}
-                        Ok(None) => break error,
-                        Err(said) => break said,
-                    }
-                };
-                Err((said, cgroup))
-            }
-            Err(error) => Err((error, cgroup)),
+            Err(error @ (Error::Step { .. } | Error::Vanished(_))) => loop {
+                match sync::receive(socket) {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break Err(error),
+                    Err(said) => break Err(said),
+                }
+            },
+            other => other,
         }
     }
 
