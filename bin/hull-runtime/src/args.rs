@@ -1,13 +1,19 @@
 //! The command line, compatible with runc's.
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use hull_oci::cgroup::systemd::Manager;
+use hull_oci::container::Store;
 use std::path::PathBuf;
+
+/// Version and what of the specification is implemented, in the form engines read.
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
 
 /// Where records are, unless `--root` says otherwise.
 const DEFAULT_ROOT: &str = "/run/hull-runtime";
 
 #[derive(Parser)]
-#[command(name = "hull-runtime", version, about = "OCI container runtime", disable_help_subcommand = true)]
+#[command(name = "hull-runtime", version = VERSION, about = "OCI container runtime", disable_help_subcommand = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -29,19 +35,75 @@ pub(crate) struct Global {
     /// Directory of the containers' records
     #[arg(long)]
     root: Option<PathBuf>,
-    /// Use systemd for cgroups (not implemented)
+    /// Have systemd make cgroups; linux.cgroupsPath is slice:prefix:name then
     #[arg(long)]
-    pub(crate) systemd_cgroup: bool,
-    /// Ignored; rootless operation is detected
-    #[arg(long)]
-    #[allow(dead_code)]
-    rootless: Option<String>,
+    systemd_cgroup: bool,
+    /// Who makes cgroups, as crun has it
+    #[arg(long, value_enum, default_value = "cgroupfs", hide = true)]
+    cgroup_manager: CgroupManager,
+    /// Whether the caller is an ordinary user
+    #[arg(long, value_enum, default_value = "auto")]
+    rootless: Rootless,
+    /// Program for checkpoints (default: criu on PATH)
+    #[arg(long, hide = true)]
+    pub(crate) criu: Option<PathBuf>,
 }
 
 impl Global {
-    pub(crate) fn store(&self) -> hull_oci::container::Store {
-        hull_oci::container::Store::new(self.root.clone().unwrap_or_else(|| DEFAULT_ROOT.into()))
+    /// The records: an ordinary user's are in their own runtime directory.
+    pub(crate) fn store(&self) -> Store {
+        let default = || match self.runtime_directory() {
+            Some(directory) if self.rootless() => directory.join("hull-runtime"),
+            _ => DEFAULT_ROOT.into(),
+        };
+        Store::new(self.root.clone().unwrap_or_else(default))
     }
+
+    /// Whether the caller has no rights on the machine's cgroups.
+    pub(crate) fn rootless(&self) -> bool {
+        match self.rootless {
+            Rootless::True => true,
+            Rootless::False => false,
+            Rootless::Auto => !rustix::process::geteuid().is_root(),
+        }
+    }
+
+    /// Whether containers have cgroups of their own at all.
+    pub(crate) fn without_cgroups(&self) -> bool {
+        self.cgroup_manager == CgroupManager::Disabled
+    }
+
+    /// The service manager that makes cgroups, if one does.
+    pub(crate) fn manager(&self) -> anyhow::Result<Option<Manager>> {
+        if !self.systemd_cgroup && self.cgroup_manager != CgroupManager::Systemd {
+            return Ok(None);
+        }
+        if rustix::process::geteuid().is_root() {
+            return Ok(Some(Manager::System));
+        }
+        let directory = self.runtime_directory();
+        let directory =
+            directory.context("--systemd-cgroup needs XDG_RUNTIME_DIR, to find the user's systemd")?;
+        Ok(Some(Manager::User(directory)))
+    }
+
+    fn runtime_directory(&self) -> Option<PathBuf> {
+        std::env::var_os("XDG_RUNTIME_DIR").filter(|directory| !directory.is_empty()).map(PathBuf::from)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rootless {
+    True,
+    False,
+    Auto,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CgroupManager {
+    Cgroupfs,
+    Systemd,
+    Disabled,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -88,10 +150,10 @@ pub(crate) enum Command {
     Spec(SpecArgs),
     /// Print what this runtime does
     Features,
-    /// Checkpoint a container (not implemented)
-    Checkpoint(Rest),
-    /// Restore a container (not implemented)
-    Restore(Rest),
+    /// Write a container's processes into images, with criu
+    Checkpoint(Box<Checkpoint>),
+    /// Make a container from such images
+    Restore(Box<Restore>),
 }
 
 #[derive(Args)]
@@ -101,21 +163,21 @@ pub(crate) struct Id {
 }
 
 #[derive(Args)]
-pub(crate) struct Rest {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    _rest: Vec<String>,
-}
-
-#[derive(Args)]
 pub(crate) struct Create {
     /// Container id
     pub(crate) id: String,
     /// Bundle directory (default: the current one)
     #[arg(short, long)]
     pub(crate) bundle: Option<PathBuf>,
+    /// The configuration's name (default: config.json of the bundle)
+    #[arg(short = 'f', long)]
+    pub(crate) config: Option<PathBuf>,
     /// Unix socket that receives the terminal's master
     #[arg(long)]
     pub(crate) console_socket: Option<PathBuf>,
+    /// Unix socket that receives a pidfd of the first process
+    #[arg(long)]
+    pub(crate) pidfd_socket: Option<PathBuf>,
     /// File to write the first process's pid to
     #[arg(long)]
     pub(crate) pid_file: Option<PathBuf>,
@@ -194,9 +256,12 @@ pub(crate) struct Exec {
     /// Pass this many further descriptors to the process
     #[arg(long, default_value_t = 0)]
     pub(crate) preserve_fds: u32,
-    /// Cgroup below the container's to run in (not implemented)
+    /// Cgroup below the container's to run in, with v1 as `controller,…:path`
     #[arg(long)]
     pub(crate) cgroup: Vec<String>,
+    /// Unix socket that receives a pidfd of the process
+    #[arg(long)]
+    pub(crate) pidfd_socket: Option<PathBuf>,
     /// Exec even if the container is paused
     #[arg(long)]
     pub(crate) ignore_paused: bool,
@@ -309,6 +374,122 @@ pub(crate) struct Update {
     /// Most tasks
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) pids_limit: Option<i64>,
+    /// Share of the third level cache, as a line of resctrl's schemata
+    #[arg(long)]
+    pub(crate) l3_cache_schema: Option<String>,
+    /// Share of the memory bandwidth, as a line of resctrl's schemata
+    #[arg(long)]
+    pub(crate) mem_bw_schema: Option<String>,
+    /// Ignored: the kernel has no such limit any more
+    #[arg(long, hide = true)]
+    kernel_memory: Option<String>,
+    /// Ignored: the kernel has no such limit any more
+    #[arg(long, hide = true)]
+    kernel_memory_tcp: Option<String>,
+}
+
+/// What checkpoint and restore have in common.
+#[derive(Args)]
+pub(crate) struct Criu {
+    /// Directory of the images
+    #[arg(long, default_value = "checkpoint")]
+    pub(crate) image_path: PathBuf,
+    /// Directory of criu's logs (default: that of the images)
+    #[arg(long)]
+    pub(crate) work_path: Option<PathBuf>,
+    /// Allow established TCP connections
+    #[arg(long)]
+    pub(crate) tcp_established: bool,
+    /// Allow unix sockets connected to the outside
+    #[arg(long)]
+    pub(crate) ext_unix_sk: bool,
+    /// Allow a controlling terminal from outside
+    #[arg(long)]
+    pub(crate) shell_job: bool,
+    /// Allow file locks
+    #[arg(long)]
+    pub(crate) file_locks: bool,
+    /// Transfer memory pages on demand
+    #[arg(long)]
+    pub(crate) lazy_pages: bool,
+    /// How cgroups are treated
+    #[arg(long, value_enum, default_value = "soft")]
+    pub(crate) manage_cgroups_mode: CgroupMode,
+    /// Kind of namespace whose content is left out
+    #[arg(long)]
+    pub(crate) empty_ns: Vec<String>,
+    /// Remove from parent images what these have
+    #[arg(long)]
+    pub(crate) auto_dedup: bool,
+    /// Give files that are open but removed a name again
+    #[arg(long)]
+    pub(crate) link_remap: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CgroupMode {
+    Soft,
+    Full,
+    Strict,
+    Ignore,
+}
+
+#[derive(Args)]
+pub(crate) struct Checkpoint {
+    /// Container id
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) criu: Criu,
+    /// Images of an earlier pre-dump, relative to these
+    #[arg(long)]
+    pub(crate) parent_path: Option<String>,
+    /// Leave the container running
+    #[arg(long)]
+    pub(crate) leave_running: bool,
+    /// Leave out TCP connections being opened
+    #[arg(long)]
+    pub(crate) tcp_skip_in_flight: bool,
+    /// Descriptor that gets a zero byte when lazy pages can be asked for
+    #[arg(long)]
+    pub(crate) status_fd: Option<i32>,
+    /// ADDRESS:PORT of a server for pages
+    #[arg(long)]
+    pub(crate) page_server: Option<String>,
+    /// Write memory only, the container runs on
+    #[arg(long)]
+    pub(crate) pre_dump: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Restore {
+    /// Container id
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) criu: Criu,
+    /// Bundle directory (default: the current one)
+    #[arg(short, long)]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Unix socket that receives the terminal's master
+    #[arg(long)]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// Do not wait for the container's end
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// File to write the first process's pid to
+    #[arg(long)]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// TYPE:LABEL for the processes instead of what they had
+    #[arg(long)]
+    pub(crate) lsm_profile: Option<String>,
+    /// SELinux context of mounts instead of what they had
+    #[arg(long)]
+    pub(crate) lsm_mount_context: Option<String>,
+    /// Ignored: the process is always reaped by its parent
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
+    /// Ignored: criu decides
+    #[arg(long, hide = true)]
+    no_pivot: bool,
 }
 
 #[derive(Args)]

@@ -3,10 +3,8 @@
 use crate::args::{self, ListFormat};
 use crate::run::report;
 use anyhow::{Context, bail};
-use hull_oci::cgroup::Stats;
 use hull_oci::container::{Container, Status, Store};
 use serde_json::{Value, json};
-use std::time::Duration;
 
 /// Lets a created container's first process execute its command.
 pub(crate) fn start(store: &Store, args: &args::Id) -> anyhow::Result<u8> {
@@ -174,84 +172,6 @@ pub(crate) fn ps(store: &Store, args: &args::Ps) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// runc's event format (`types/events.go`).
-fn stats_event(id: &str, stats: &Stats) -> Value {
-    let limit = |limit: u64| if limit == u64::MAX { json!(u64::MAX) } else { json!(limit) };
-    json!({
-        "type": "stats",
-        "id": id,
-        "data": {
-            "cpu": {
-                "usage": {
-                    "total": stats.cpu.total, "percpu": stats.cpu.per_cpu,
-                    "kernel": stats.cpu.system, "user": stats.cpu.user,
-                },
-                "throttling": {
-                    "periods": stats.cpu.periods, "throttledPeriods": stats.cpu.throttled_periods,
-                    "throttledTime": stats.cpu.throttled_time,
-                },
-            },
-            "memory": {
-                "usage": {
-                    "limit": limit(stats.memory.limit), "usage": stats.memory.usage,
-                    "max": stats.memory.max_usage, "failcnt": stats.memory.failcnt,
-                },
-                "swap": { "usage": stats.memory.swap },
-                "raw": stats.memory.stat,
-            },
-            "pids": { "current": stats.pids.current, "limit": stats.pids.limit.unwrap_or(0) },
-            "blkio": stats.io.iter().map(|io| json!({
-                "major": io.major, "minor": io.minor, "readBytes": io.read_bytes, "writeBytes": io.write_bytes,
-                "reads": io.reads, "writes": io.writes,
-            })).collect::<Vec<_>>(),
-        },
-    })
-}
-
-pub(crate) fn events(store: &Store, args: &args::Events) -> anyhow::Result<u8> {
-    let container = store.load(&args.id)?;
-    let interval = seconds(&args.interval)?;
-    if container.status()? == Status::Stopped {
-        bail!("container with id {} is not running", args.id);
-    }
-    let cgroup = container.cgroup()?.context("the container has no cgroup to measure")?;
-    let mut kills = cgroup.oom_kills().map_err(hull_oci::Error::from)?;
-    loop {
-        println!("{}", stats_event(&args.id, &cgroup.stats().map_err(hull_oci::Error::from)?));
-        if args.stats {
-            return Ok(0);
-        }
-        std::thread::sleep(interval);
-        if !container.alive() {
-            return Ok(0);
-        }
-        let now = cgroup.oom_kills().map_err(hull_oci::Error::from)?;
-        if now > kills {
-            println!("{}", json!({ "type": "oom", "id": args.id }));
-        }
-        kills = now;
-    }
-}
-
-/// A duration in Go's form, seconds and minutes and milliseconds.
-fn seconds(text: &str) -> anyhow::Result<Duration> {
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().with_context(|| format!("duration {text:?}"))?;
-    let seconds = match unit {
-        "ms" => number / 1000.0,
-        "s" => number,
-        "m" => number * 60.0,
-        "h" => number * 3600.0,
-        _ => bail!("duration {text:?} needs a unit"),
-    };
-    if seconds > 0.0 && seconds < 1e9 {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        bail!("duration interval must be greater than 0")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,12 +192,5 @@ mod tests {
         for bad in ["", "SIGNONE", "65", "-1", "RTMIN+31"] {
             assert!(signal_number(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn durations_need_a_unit() {
-        assert_eq!(seconds("100ms").expect("valid"), Duration::from_millis(100));
-        assert!(seconds("5").is_err());
-        assert!(seconds("0s").is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::args;
 use crate::console::{self, Attached};
-use crate::run::{hand_over_console, write_pid_file};
+use crate::run::{hand_over_console, hand_over_pidfd, write_pid_file};
 use anyhow::{Context, bail};
 use hull_oci::container::{Status, Store};
 use hull_oci::{ExecRequest, Stdio};
@@ -11,9 +11,6 @@ use std::os::fd::AsFd;
 
 /// Runs another process in a container.
 pub(crate) fn exec(store: &Store, args: &args::Exec) -> anyhow::Result<u8> {
-    if !args.cgroup.is_empty() {
-        bail!("not implemented: exec --cgroup");
-    }
     let container = store.load(&args.id)?;
     match container.status()? {
         Status::Stopped => bail!("exec failed: cannot exec in a stopped container"),
@@ -32,7 +29,13 @@ pub(crate) fn exec(store: &Store, args: &args::Exec) -> anyhow::Result<u8> {
         _ => {}
     }
     let Some(init) = container.pidfd()? else { bail!("exec failed: cannot exec in a stopped container") };
-    let cgroup = container.cgroup()?;
+    let cgroup = match container.cgroup()? {
+        Some(cgroup) if !args.cgroup.is_empty() => {
+            Some(cgroup.below(&args.cgroup).map_err(hull_oci::Error::from)?)
+        }
+        None if !args.cgroup.is_empty() => bail!("--cgroup: the container has no cgroup"),
+        other => other,
+    };
     let signals = if args.detach { None } else { Some(console::forwarded_signals()?) };
     let execed = hull_oci::exec(ExecRequest {
         id: &args.id,
@@ -48,6 +51,7 @@ pub(crate) fn exec(store: &Store, args: &args::Exec) -> anyhow::Result<u8> {
     })
     .context("exec failed")?;
     hand_over_console(execed.console.as_ref(), args.console_socket.as_deref())?;
+    hand_over_pidfd(&execed.pidfd, args.pidfd_socket.as_deref())?;
     write_pid_file(args.pid_file.as_deref(), execed.pid)?;
     let Some(signals) = signals else { return Ok(0) };
     let console = execed.console.as_ref();

@@ -7,25 +7,55 @@ use std::path::PathBuf;
 pub(crate) struct Log {
     file: Option<PathBuf>,
     format: LogFormat,
+    debug: bool,
 }
 
 impl Log {
     pub(crate) fn open(global: &Global) -> Self {
-        let _ = global.debug;
-        Self { file: global.log.clone(), format: global.log_format }
+        // crun names the kind of log before the file.
+        let file =
+            global.log.clone().map(|path| match path.to_str().and_then(|text| text.strip_prefix("file:")) {
+                Some(path) => path.into(),
+                None => path,
+            });
+        Self { file, format: global.log_format, debug: global.debug }
     }
 
     /// One error, on standard error as runc prints it, and in the log file as containerd and podman read it.
     pub(crate) fn error(&self, error: &anyhow::Error) {
         let message = text(error);
         eprintln!("hull-runtime: {message}");
+        self.write("error", &message);
+    }
+
+    /// What does not stop the work, but is not as it was asked for.
+    pub(crate) fn warning(&self, message: &str) {
+        if self.file.is_none() {
+            eprintln!("hull-runtime: {message}");
+        }
+        self.write("warning", message);
+    }
+
+    /// What only somebody looking for a fault wants to know.
+    pub(crate) fn debug(&self, message: impl FnOnce() -> String) {
+        if !self.debug {
+            return;
+        }
+        let message = message();
+        if self.file.is_none() {
+            eprintln!("hull-runtime: {message}");
+        }
+        self.write("debug", &message);
+    }
+
+    fn write(&self, level: &str, message: &str) {
         let Some(path) = &self.file else { return };
         let time = hull_oci::container::now_rfc3339();
         let line = match self.format {
             LogFormat::Json => {
-                serde_json::json!({ "level": "error", "msg": message, "time": time }).to_string()
+                serde_json::json!({ "level": level, "msg": message, "time": time }).to_string()
             }
-            LogFormat::Text => format!("time={time:?} level=error msg={message:?}"),
+            LogFormat::Text => format!("time={time:?} level={level} msg={message:?}"),
         };
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
         if let Err(failed) = file.and_then(|mut file| writeln!(file, "{line}")) {

@@ -4,8 +4,10 @@
 #![cfg_attr(not(test), no_main)]
 
 mod args;
+mod checkpoint;
 mod commands;
 mod console;
+mod events;
 mod exec;
 mod log;
 mod resources;
@@ -38,7 +40,8 @@ fn start() -> u8 {
     hull_sys::memory::grow_in_steps_of(HEAP_STEP);
     let cli = Cli::parse();
     let log = log::Log::open(&cli.global);
-    match protect(&cli.command).and_then(|()| dispatch(&cli)) {
+    log.debug(|| format!("hull-runtime {}", std::env::args().skip(1).collect::<Vec<_>>().join(" ")));
+    match protect(&cli.command).and_then(|()| dispatch(&cli, &log)) {
         Ok(code) => code,
         Err(error) => {
             log.error(&error);
@@ -87,14 +90,11 @@ fn monitor() -> u8 {
     }
 }
 
-fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
-    if cli.global.systemd_cgroup {
-        anyhow::bail!("not implemented: the systemd cgroup driver (--systemd-cgroup)");
-    }
+fn dispatch(cli: &Cli, log: &log::Log) -> anyhow::Result<u8> {
     let store = cli.global.store();
     match &cli.command {
-        Command::Create(args) => run::create(&store, args),
-        Command::Run(args) => run::run(&store, args),
+        Command::Create(args) => run::create(&cli.global, log, args),
+        Command::Run(args) => run::run(&cli.global, log, args),
         Command::Exec(args) => exec::exec(&store, args),
         Command::Start(args) => commands::start(&store, args),
         Command::State(args) => commands::state(&store, args),
@@ -104,13 +104,12 @@ fn dispatch(cli: &Cli) -> anyhow::Result<u8> {
         Command::Resume(args) => commands::resume(&store, args),
         Command::List(args) => commands::list(&store, args),
         Command::Ps(args) => commands::ps(&store, args),
-        Command::Events(args) => commands::events(&store, args),
+        Command::Events(args) => events::events(&store, args),
         Command::Update(args) => resources::update(&store, args),
         Command::Spec(args) => template::spec(args),
         Command::Features => template::features(),
-        Command::Checkpoint(_) | Command::Restore(_) => {
-            anyhow::bail!("not implemented: checkpoint and restore")
-        }
+        Command::Checkpoint(args) => checkpoint::checkpoint(&cli.global, args),
+        Command::Restore(args) => checkpoint::restore(&cli.global, log, args),
     }
 }
 

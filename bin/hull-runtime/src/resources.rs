@@ -16,7 +16,14 @@ pub(crate) fn update(store: &Store, args: &args::Update) -> anyhow::Result<u8> {
         Some(path) => from_file(path)?,
         None => from_flags(args)?,
     };
+    let schemata: Vec<_> = args.l3_cache_schema.iter().chain(&args.mem_bw_schema).cloned().collect();
+    if !schemata.is_empty() {
+        container.record.resctrl.update(&schemata)?;
+    }
     let cgroup = container.cgroup()?.context("the container has no cgroup")?;
+    if let Some(scope) = &container.record.scope {
+        scope.update(&resources)?;
+    }
     cgroup.apply(&resources).map_err(hull_oci::Error::from)?;
     Ok(0)
 }

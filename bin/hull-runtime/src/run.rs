@@ -1,36 +1,58 @@
 //! `create` and `run`.
 
 use crate::args;
+use crate::args::Global;
 use crate::console::{self, Attached};
+use crate::log::Log;
 use anyhow::{Context, bail};
-use hull_oci::container::{Record, Store, parse_config};
+use hull_oci::cgroup::systemd::Manager;
+use hull_oci::container::{Record, parse_config_leniently};
 use hull_oci::{CreateRequest, Created, Rootfs, Stdio};
 use oci_spec::runtime::Spec;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// A bundle, read.
-struct Bundle {
-    directory: PathBuf,
-    text: Vec<u8>,
-    spec: Spec,
+pub(crate) struct Bundle {
+    pub(crate) directory: PathBuf,
+    pub(crate) text: Vec<u8>,
+    pub(crate) spec: Spec,
+    pub(crate) manager: Option<Manager>,
 }
 
 impl Bundle {
-    fn read(path: Option<&Path>) -> anyhow::Result<Self> {
+    /// Reads and completes the configuration of container `id`; what it says that cannot be is warned of.
+    pub(crate) fn read(
+        global: &Global,
+        log: &Log,
+        id: &str,
+        path: Option<&Path>,
+        config: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let directory = path.unwrap_or(Path::new("."));
         let directory =
             directory.canonicalize().with_context(|| format!("open bundle {}", directory.display()))?;
-        let config = directory.join("config.json");
+        let config = config.map_or_else(|| directory.join("config.json"), Path::to_owned);
         let text = std::fs::read(&config).with_context(|| format!("read {}", config.display()))?;
-        let spec = parse_config(&text)?;
-        Ok(Self { directory, text, spec })
+        let (spec, warnings) = parse_config_leniently(&text)?;
+        warnings.iter().for_each(|warning| log.warning(warning));
+        let mut bundle = Self { directory, text, spec, manager: global.manager()? };
+        bundle.default_cgroup(global, id);
+        Ok(bundle)
     }
 
-    /// As crun: a container without a cgroup path has one named after it.
-    fn default_cgroup(&mut self, id: &str) {
-        if let Some(linux) = self.spec.linux_mut().as_mut().filter(|linux| linux.cgroups_path().is_none()) {
-            linux.set_cgroups_path(Some(format!("/{id}").into()));
+    /// As crun and runc: a container without a cgroup path has one named after it, where the caller may make it.
+    fn default_cgroup(&mut self, global: &Global, id: &str) {
+        let Some(linux) = self.spec.linux_mut() else { return };
+        if global.without_cgroups() {
+            linux.set_cgroups_path(None);
+        } else if linux.cgroups_path().as_ref().is_none_or(|path| path.as_os_str().is_empty()) {
+            let path = match (&self.manager, global.rootless()) {
+                (Some(_), _) => format!(":hull:{id}"),
+                (None, true) => return,
+                (None, false) => format!("/{id}"),
+            };
+            linux.set_cgroups_path(Some(path.into()));
         }
     }
 
@@ -58,7 +80,7 @@ fn make(
         no_new_keyring: args.no_new_keyring,
         die_with_parent: false,
         start_socket,
-        systemd: None,
+        systemd: bundle.manager.as_ref(),
     };
     Ok(hull_oci::create(request)?)
 }
@@ -87,37 +109,38 @@ fn check_console(terminal: bool, detached: bool, socket: Option<&Path>) -> anyho
 }
 
 /// `create`: the first process waits on the start socket, this process ends.
-pub(crate) fn create(store: &Store, args: &args::Create) -> anyhow::Result<u8> {
-    let mut bundle = Bundle::read(args.bundle.as_deref())?;
+pub(crate) fn create(global: &Global, log: &Log, args: &args::Create) -> anyhow::Result<u8> {
+    let mut bundle = Bundle::read(global, log, &args.id, args.bundle.as_deref(), args.config.as_deref())?;
     check_console(bundle.terminal(), true, args.console_socket.as_deref())?;
-    bundle.default_cgroup(&args.id);
     let listen_fds = listen_fds(&mut bundle.spec);
-    let reservation = store.reserve(&args.id)?;
+    let reservation = global.store().reserve(&args.id)?;
     let created = make(args, &bundle, Some(reservation.start_socket()?), listen_fds)?;
     let record = Record::new(&args.id, &bundle.spec, &bundle.directory, &created);
     let kept = record.map_err(anyhow::Error::from).and_then(|record| {
         hand_over_console(created.console.as_ref(), args.console_socket.as_deref())?;
+        hand_over_pidfd(&created.pidfd, args.pidfd_socket.as_deref())?;
         let container = reservation.keep(record, &bundle.text)?;
         write_pid_file(args.pid_file.as_deref(), created.pid).inspect_err(|_| drop(container.delete(true)))
     });
-    kept.inspect_err(|_| abandon(&created)).map(|()| 0)
+    kept.inspect_err(|_| created.abandon()).map(|()| 0)
 }
 
 /// `run`: create, start, wait, delete.
-pub(crate) fn run(store: &Store, args: &args::Run) -> anyhow::Result<u8> {
-    let mut bundle = Bundle::read(args.create.bundle.as_deref())?;
+pub(crate) fn run(global: &Global, log: &Log, args: &args::Run) -> anyhow::Result<u8> {
+    let (directory, config) = (args.create.bundle.as_deref(), args.create.config.as_deref());
+    let mut bundle = Bundle::read(global, log, &args.create.id, directory, config)?;
     check_console(bundle.terminal(), args.detach, args.create.console_socket.as_deref())?;
-    bundle.default_cgroup(&args.create.id);
     let listen_fds = listen_fds(&mut bundle.spec);
-    let reservation = store.reserve(&args.create.id)?;
+    let reservation = global.store().reserve(&args.create.id)?;
     let signals = if args.detach { None } else { Some(console::forwarded_signals()?) };
     let mut created = make(&args.create, &bundle, None, listen_fds)?;
     let record = Record::new(&args.create.id, &bundle.spec, &bundle.directory, &created);
     let kept =
         record.map_err(anyhow::Error::from).and_then(|record| Ok(reservation.keep(record, &bundle.text)?));
-    let container = kept.inspect_err(|_| abandon(&created))?;
+    let container = kept.inspect_err(|_| created.abandon())?;
     let (pid, console) = (created.pid, created.console.take());
     let started = hand_over_console(console.as_ref(), args.create.console_socket.as_deref())
+        .and_then(|()| hand_over_pidfd(&created.pidfd, args.create.pidfd_socket.as_deref()))
         .and_then(|()| write_pid_file(args.create.pid_file.as_deref(), pid))
         .and_then(|()| Ok(created.start()?));
     let running = match started {
@@ -139,15 +162,6 @@ pub(crate) fn run(store: &Store, args: &args::Run) -> anyhow::Result<u8> {
     Ok(status)
 }
 
-/// Ends a container that could not be recorded.
-fn abandon(created: &Created) {
-    let _ = hull_sys::signal::pidfd_send_signal(created.pidfd.as_fd(), 9);
-    console::reap(created.pid);
-    if let Some(cgroup) = &created.cgroup {
-        let _ = cgroup.remove();
-    }
-}
-
 /// Failures that do not end a container.
 pub(crate) fn report(errors: Vec<hull_oci::Error>) {
     for error in errors {
@@ -160,6 +174,15 @@ pub(crate) fn hand_over_console(master: Option<&OwnedFd>, socket: Option<&Path>)
     let stream = std::os::unix::net::UnixStream::connect(path)
         .with_context(|| format!("connect to console socket {}", path.display()))?;
     hull_sys::socket::send_fds(&stream, b"/dev/ptmx", &[master.as_fd()]).context("send the terminal")?;
+    Ok(())
+}
+
+/// Hands a pidfd to who asked for one.
+pub(crate) fn hand_over_pidfd(pidfd: &OwnedFd, socket: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = socket else { return Ok(()) };
+    let stream = std::os::unix::net::UnixStream::connect(path)
+        .with_context(|| format!("connect to pidfd socket {}", path.display()))?;
+    hull_sys::socket::send_fds(&stream, b"pidfd", &[pidfd.as_fd()]).context("send the pidfd")?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use crate::args;
 use anyhow::{Context, bail};
-use hull_oci::cgroup::{Cgroups, Mode};
+use hull_sys::seccomp;
 use serde_json::{Value, json};
 
 /// Writes a configuration to start from, as runc's.
@@ -32,7 +32,7 @@ fn template() -> Value {
     };
     let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({ "type": kind }));
     json!({
-        "ociVersion": "1.2.0",
+        "ociVersion": "1.2.1",
         "process": {
             "terminal": true,
             "user": { "uid": 0, "gid": 0 },
@@ -98,20 +98,17 @@ fn make_rootless(config: &mut Value) {
 
 /// runtime-spec features.md.
 pub(crate) fn features() -> anyhow::Result<u8> {
-    let cgroups = Cgroups::detect().ok();
-    let mode = cgroups.as_ref().map(Cgroups::mode);
     let capabilities: Vec<_> = hull_confine::CapSet::ALL.names().collect();
     let features = json!({
         "ociVersionMin": "1.0.0",
-        "ociVersionMax": "1.2.1",
+        "ociVersionMax": "1.3.0",
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": &MOUNT_OPTIONS[..],
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
             "cgroup": {
-                "v1": mode.is_none_or(|mode| mode != Mode::V2),
-                "v2": true, "systemd": false, "systemdUser": false, "rdma": true,
+                "v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true,
             },
             "seccomp": {
                 "enabled": true,
@@ -120,15 +117,45 @@ pub(crate) fn features() -> anyhow::Result<u8> {
                 "operators": ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
                     "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"],
                 "archs": ["SCMP_ARCH_X86", "SCMP_ARCH_X86_64", "SCMP_ARCH_X32"],
+                "knownFlags": SECCOMP_FLAGS.map(|(name, _)| name),
+                "supportedFlags": supported_flags(),
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
-            "intelRdt": { "enabled": false },
+            "memoryPolicy": {
+                "modes": ["MPOL_DEFAULT", "MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_WEIGHTED_INTERLEAVE", "MPOL_PREFERRED",
+                    "MPOL_PREFERRED_MANY", "MPOL_LOCAL"],
+                "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
+            },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
             "mountExtensions": { "idmap": { "enabled": true } },
+            "netDevices": { "enabled": true },
         },
+        "annotations": {
+            "org.opencontainers.runc.checkpoint.enabled": "true",
+            "run.oci.checkpoint.enabled": "true",
+        },
+        "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property."],
     });
     println!("{}", serde_json::to_string_pretty(&features)?);
     Ok(0)
+}
+
+/// Flags of seccomp(2) with the names the specification has for them.
+const SECCOMP_FLAGS: [(&str, u32); 4] = [
+    ("SECCOMP_FILTER_FLAG_TSYNC", seccomp::FLAG_TSYNC),
+    ("SECCOMP_FILTER_FLAG_LOG", seccomp::FLAG_LOG),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", seccomp::FLAG_SPEC_ALLOW),
+    ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", seccomp::FLAG_WAIT_KILLABLE_RECV),
+];
+
+fn supported_flags() -> Vec<&'static str> {
+    // Waiting is for those who are notified.
+    let with = |flag| {
+        if flag == seccomp::FLAG_WAIT_KILLABLE_RECV { flag | seccomp::FLAG_NEW_LISTENER } else { flag }
+    };
+    let known = SECCOMP_FLAGS.iter().filter(|(_, flag)| seccomp::knows_flag(with(*flag)));
+    known.map(|(name, _)| *name).collect()
 }
 
 const MOUNT_OPTIONS: [&str; 62] = [

@@ -33,6 +33,11 @@ impl Cgroup {
         }
     }
 
+    /// The directory whose freezer stops all its tasks; `None` without one.
+    pub fn freezer_directory(&self) -> Option<PathBuf> {
+        self.v1_directory("freezer").or_else(|| self.v2_directory())
+    }
+
     fn freezer(&self) -> Result<Freezer> {
         if let Some(directory) = self.v1_directory("freezer") {
             return Ok(Freezer::V1(directory));

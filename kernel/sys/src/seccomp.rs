@@ -28,6 +28,15 @@ pub const FLAG_NEW_LISTENER: u32 = 1 << 3;
 /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`
 pub const FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
+/// Whether the kernel knows a flag: it looks at flags before it looks at the filter, of which there is none.
+pub fn knows_flag(flag: u32) -> bool {
+    const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
+    let none = core::ptr::null::<libc::sock_fprog>();
+    // SAFETY: without a filter the call fails and changes nothing.
+    let result = check(unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flag, none) });
+    result == Err(rustix::io::Errno::FAULT)
+}
+
 /// `seccomp(2)`, `SECCOMP_SET_MODE_FILTER`: adds the filter to this thread. With [`FLAG_NEW_LISTENER`] the
 /// notification descriptor is returned. Needs `no_new_privs` or CAP_SYS_ADMIN.
 pub fn set_mode_filter(program: &[SockFilter], flags: u32) -> Result<Option<OwnedFd>> {

@@ -184,6 +184,11 @@ fn check_id(id: &str) -> Result<(), Error> {
 }
 
 impl Reservation {
+    /// Where the root can be mounted while the container is restored.
+    pub fn mount_point(&self) -> PathBuf {
+        self.directory.join("root")
+    }
+
     /// A socket on which the first process waits to be started.
     pub fn start_socket(&self) -> Result<OwnedFd, Error> {
         let step = || "make the start socket".to_owned();
@@ -334,6 +339,13 @@ impl Container {
             return Ok(cgroup.signal_all(signal)?);
         }
         let Some(pidfd) = self.pidfd()? else { return Err(state_error("container not running".into())) };
+        if signal == 9
+            && !self.owns_pids()
+            && let Some(cgroup) = self.cgroup()?
+        {
+            // Nothing else ends what it left behind in a pid namespace of others.
+            return Ok(cgroup.kill()?);
+        }
         hull_sys::signal::pidfd_send_signal(pidfd.as_fd(), signal)
             .step(|| format!("send signal {signal} to process {}", self.record.pid))?;
         if signal == 9 && self.cgroup()?.is_some_and(|cgroup| cgroup.frozen().unwrap_or(false)) {
@@ -341,6 +353,15 @@ impl Container {
             self.resume()?;
         }
         Ok(())
+    }
+
+    /// Whether its first process is process 1 of a pid namespace, which ends with it.
+    fn owns_pids(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.record.pid)).unwrap_or_default();
+        let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        pids.is_none_or(|pids| {
+            pids.split_whitespace().nth(1).is_some() && pids.split_whitespace().last() == Some("1")
+        })
     }
 
     /// Freezes its cgroup.
@@ -432,7 +453,35 @@ impl Container {
 
 /// A configuration from its JSON text, with the field that is wrong.
 pub fn parse_config(text: &[u8]) -> Result<Spec, Error> {
-    serde_json::from_slice(text).map_err(|error| Error::spec("config.json", error.to_string()))
+    parse_config_leniently(text).map(|(spec, _)| spec)
+}
+
+/// [`parse_config`], with warnings: capabilities nobody knows cannot be granted, which is no reason to fail; runtime-spec
+/// config.md, "Linux Process".
+pub fn parse_config_leniently(text: &[u8]) -> Result<(Spec, Vec<String>), Error> {
+    let invalid = |error: serde_json::Error| Error::spec("config.json", error.to_string());
+    let first = match serde_json::from_slice(text) {
+        Ok(spec) => return Ok((spec, Vec::new())),
+        Err(error) => error,
+    };
+    let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else { return Err(invalid(first)) };
+    let mut warnings = Vec::new();
+    let sets = value.pointer_mut("/process/capabilities").and_then(serde_json::Value::as_object_mut);
+    for (set, names) in sets.into_iter().flatten() {
+        let Some(names) = names.as_array_mut() else { continue };
+        names.retain(|name| {
+            let known = name.as_str().is_none_or(|name| name.parse::<hull_confine::CapSet>().is_ok());
+            if !known {
+                warnings.push(format!("process.capabilities.{set}: {name} is unknown, and not granted"));
+            }
+            known
+        });
+    }
+    if warnings.is_empty() {
+        return Err(invalid(first));
+    }
+    let spec = serde_json::from_value(value).map_err(invalid)?;
+    Ok((spec, warnings))
 }
 
 struct ProcessStat {

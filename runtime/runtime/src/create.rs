@@ -91,6 +91,20 @@ pub fn create(request: CreateRequest<'_>) -> Result<Created, Error> {
 }
 
 impl Created {
+    /// Ends a container that cannot be kept: process, cgroup, unit.
+    pub fn abandon(&self) {
+        kill_and_reap(&self.pidfd);
+        // Reported is the error that led here.
+        if let Some(cgroup) = &self.cgroup {
+            let _ = cgroup.kill();
+            if let Some(scope) = &self.scope {
+                let _ = scope.stop();
+            }
+            let _ = cgroup.remove();
+        }
+        self.resctrl.remove();
+    }
+
     /// Lets the first process execute its command. An error is the reason why `execve` failed; the process has ended
     /// then, and is the caller's to reap.
     pub fn start(mut self) -> Result<Running, Error> {

@@ -5,9 +5,11 @@
 
 mod affinity;
 mod agent;
+pub mod checkpoint;
 pub mod container;
 mod copy_up;
 mod create;
+mod criu;
 mod error;
 mod exec;
 pub mod hooks;

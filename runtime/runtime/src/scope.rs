@@ -71,9 +71,13 @@ impl Wanted {
 }
 
 impl Scope {
+    /// Whose service manager it is.
+    pub(crate) fn manager(&self) -> Manager {
+        self.user.clone().map_or(Manager::System, Manager::User)
+    }
+
     fn connect(&self) -> Result<Systemd, Error> {
-        let manager = self.user.clone().map_or(Manager::System, Manager::User);
-        Ok(Systemd::connect(&manager)?)
+        Ok(Systemd::connect(&self.manager())?)
     }
 
     /// Changes limits, also those of the unit, which a reload of the manager would put back otherwise.
