@@ -121,7 +121,8 @@ impl Attached<'_> {
     }
 
     fn resize(&self) {
-        if let (Some(console), Ok(size)) = (self.console, tcgetwinsize(rustix::stdio::stdin())) {
+        let Some(console) = self.console else { return };
+        if let Ok(size) = tcgetwinsize(rustix::stdio::stdin()) {
             let _ = tcsetwinsize(console, size);
         }
     }

@@ -130,6 +130,19 @@ impl Cgroup {
         first_error.map_or(Ok(()), Err)
     }
 
+    /// Removes it from every hierarchy if nothing is in it or below; else false, and some of it may be left. Costs less than
+    /// looking first.
+    pub fn remove_if_unused(&self) -> Result<bool> {
+        for directory in self.directories() {
+            match rustix::fs::rmdir(&directory) {
+                Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
+                Err(Errno::BUSY | Errno::NOTEMPTY) => return Ok(false),
+                Err(error) => return Err(failed("remove", &directory)(error)),
+            }
+        }
+        Ok(true)
+    }
+
     /// A directory whose `cgroup.procs` tells who is in.
     fn membership_directory(&self) -> Option<PathBuf> {
         match self.layout.mode {

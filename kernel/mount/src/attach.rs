@@ -24,6 +24,15 @@ pub(crate) fn set_option(fs: BorrowedFd<'_>, option: &str) -> rustix::io::Result
 /// A detached mount of a new instance of a file system: `source` and the file system's own options from `options.data`,
 /// attributes applied; propagation is left to [`attach`]'s caller.
 pub fn new_filesystem(kind: &str, source: Option<&str>, options: &MountOptions) -> Result<OwnedFd> {
+    new_filesystem_and_context(kind, source, options).map(|(mount, _)| mount)
+}
+
+/// [`new_filesystem`], with the context it was made with: of no more use, for who closes many descriptors together.
+pub fn new_filesystem_and_context(
+    kind: &str,
+    source: Option<&str>,
+    options: &MountOptions,
+) -> Result<(OwnedFd, OwnedFd)> {
     let fs =
         fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(Error::step(format!("open file system {kind}")))?;
     if let Some(source) = source {
@@ -37,7 +46,9 @@ pub fn new_filesystem(kind: &str, source: Option<&str>, options: &MountOptions) 
         set_option(fs.as_fd(), option).map_err(logged(&fs, format!("set option {option} of {kind}")))?;
     }
     fsconfig_create(&fs).map_err(logged(&fs, format!("create file system {kind}")))?;
-    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, options.set).map_err(logged(&fs, format!("mount {kind}")))
+    let mount = fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, options.set)
+        .map_err(logged(&fs, format!("mount {kind}")))?;
+    Ok((mount, fs))
 }
 
 /// What the file system wrote to the log of its context (`fsopen(2)`: reading returns messages `e text`, `w text`).

@@ -1,7 +1,8 @@
 //! Descriptors: `close_range(2)`, `dup2` onto the standard streams.
 
 use crate::{Result, check};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::cell::RefCell;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 /// Marks every descriptor from `first` on close-on-exec (`close_range(2)`, `CLOSE_RANGE_CLOEXEC`).
 pub fn cloexec_from(first: u32) -> Result<()> {
@@ -64,4 +65,63 @@ pub fn keep_on_exec(fd: impl AsFd) -> Result<()> {
 pub fn close_copy(fd: &OwnedFd, instead: &OwnedFd) -> Result<()> {
     // SAFETY: dup3 onto an owned number closes what it was and leaves the number open and owned as before.
     check(unsafe { libc::dup3(instead.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) }.into()).map(drop)
+}
+
+/// Descriptors that nobody needs any more, closed together: `close_range(2)` takes neighbouring numbers in one call. What is
+/// left is closed with the value.
+#[derive(Debug, Default)]
+pub struct Spent(RefCell<Vec<OwnedFd>>);
+
+impl Spent {
+    /// How many are kept before they are closed: far fewer than a process may have.
+    const MANY: usize = 128;
+
+    /// Takes a descriptor to close later.
+    pub fn add(&self, fd: OwnedFd) {
+        self.0.borrow_mut().push(fd);
+        if self.0.borrow().len() >= Self::MANY {
+            self.close();
+        }
+    }
+
+    /// Closes what was taken.
+    pub fn close(&self) {
+        let mut numbers: Vec<u32> = self.0.take().into_iter().map(|fd| fd.into_raw_fd() as u32).collect();
+        numbers.sort_unstable();
+        for run in numbers.chunk_by(|one, next| one + 1 == *next) {
+            if let (Some(first), Some(last)) = (run.first(), run.last()) {
+                // SAFETY: every number of the run was owned here and no value holds it any more.
+                unsafe { libc::syscall(libc::SYS_close_range, *first, *last, 0) };
+            }
+        }
+    }
+}
+
+impl Drop for Spent {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spent_descriptors_are_closed_and_no_others() {
+        let open = || std::fs::File::open("/dev/null").expect("open");
+        let is_open = |number: i32| std::path::Path::new(&format!("/proc/self/fd/{number}")).exists();
+        // High numbers, which no other test takes meanwhile.
+        let at = |number| dup_from(open(), number).expect("dup");
+        let fds = [600, 601, 602, 603, 700].map(at);
+        let numbers = fds.each_ref().map(AsRawFd::as_raw_fd);
+        assert_eq!(numbers, [600, 601, 602, 603, 700]);
+        let [a, b, kept, c, d] = fds;
+        let spent = Spent::default();
+        [a, b, c, d].into_iter().for_each(|fd| spent.add(fd));
+        assert!(numbers.iter().all(|number| is_open(*number)));
+        drop(spent);
+        assert_eq!(numbers.map(is_open), [false, false, true, false, false]);
+        drop(kept);
+    }
 }

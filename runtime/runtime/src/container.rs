@@ -417,27 +417,29 @@ impl Container {
     /// Removes processes left, the cgroup, the record.
     fn clear(&self, cgroup: Option<&Cgroup>) -> Result<(), Error> {
         if let Some(cgroup) = cgroup {
-            if !cgroup.pids()?.is_empty() {
+            let busy = self.record.scope.is_some() || !cgroup.remove_if_unused()?;
+            if busy && !cgroup.pids()?.is_empty() {
                 cgroup.kill()?;
             }
             if let Some(scope) = &self.record.scope {
                 scope.stop()?;
             }
-            cgroup.remove()?;
-        }
-        self.record.resctrl.remove();
-        for name in ["state.json", "config.json", "start.sock"] {
-            match rustix::fs::unlink(self.directory.join(name)) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error).step(|| format!("remove {name}")),
+            if busy {
+                cgroup.remove()?;
             }
         }
-        match rustix::fs::rmdir(&self.directory) {
-            Ok(()) => Ok(()),
-            Err(_) => io_step(std::fs::remove_dir_all(&self.directory), || {
-                format!("remove {}", self.directory.display())
-            }),
+        self.record.resctrl.remove();
+        let remove = |name: &str| match rustix::fs::unlink(self.directory.join(name)) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(error).step(|| format!("remove {name}")),
+        };
+        remove("state.json")?;
+        remove("config.json")?;
+        if rustix::fs::rmdir(&self.directory).is_ok() {
+            return Ok(());
         }
+        // A container that was created, not run, has its start socket there.
+        io_step(std::fs::remove_dir_all(&self.directory), || format!("remove {}", self.directory.display()))
     }
 
     fn await_death(&self) -> Result<(), Error> {

@@ -1,12 +1,12 @@
 //! Making a container, from the caller's side.
 //!
-//! One `clone3` makes the process in its namespaces. On cgroup v1 the caller makes the cgroup while the child mounts, and hands
-//! over its `tasks` files; on v2 the child is born in it.
+//! One `clone3` makes the process in its namespaces. On cgroup v1 the caller makes the cgroup while the child mounts; on v2 the
+//! child is born in it.
 
 use crate::agent::Agent;
 use crate::error::StepExt;
 use crate::hooks::{self, HookKind, HookState};
-use crate::init::{Init, Streams, needs_runtime_hooks};
+use crate::init::{Init, Streams, needs_runtime_hooks, opens_own_tasks};
 use crate::plan::{MountKind, MountPlan, Placement, Plan};
 use crate::request::{CreateRequest, Created, Rootfs, Running, Stdio};
 use crate::resctrl::Made;
@@ -266,6 +266,9 @@ impl Child<'_> {
             CgroupOwner::Later(cgroups, wanted) => {
                 let made = cgroups.create(wanted.path(), Some(&self.plan.resources))?;
                 *cgroup = CgroupOwner::Made(made.clone(), None);
+                if opens_own_tasks(self.plan) {
+                    return sync::send(socket, Tag::Cgroup, &[], &[]);
+                }
                 made
             }
             CgroupOwner::Unit(wanted) => {

@@ -48,11 +48,11 @@ pub(crate) struct Init<'a> {
     pub(crate) no_new_keyring: bool,
     pub(crate) die_with_parent: bool,
     pub(crate) start_socket: Option<OwnedFd>,
-    /// The cgroup the caller is making meanwhile; its `tasks` files come over the socket unless the process was born in it.
+    /// The cgroup the caller is making meanwhile, and says when it is there, unless the process was born in it.
     pub(crate) cgroup: Option<&'a Cgroup>,
     pub(crate) born_in_cgroup: bool,
-    /// The `tasks` files, when they came before they were needed.
-    pub(crate) tasks: Cell<Vec<OwnedFd>>,
+    /// The `tasks` files (see [`opens_own_tasks`]), when they came before they were needed.
+    pub(crate) tasks: Cell<Option<Vec<OwnedFd>>>,
     pub(crate) sync: OwnedFd,
 }
 
@@ -82,7 +82,7 @@ impl Init<'_> {
         self.runtime_hooks()?;
         let (master, in_cgroup) = self.fill(&rootfs, sources)?;
         if !in_cgroup {
-            self.join_cgroup()?;
+            self.join_cgroup(&rootfs)?;
         }
         if let Some(master) = master {
             sync::send(&self.sync, Tag::Terminal, &[], &[master.as_fd()])?;
@@ -156,7 +156,7 @@ impl Init<'_> {
         while let Some(message) = sync::receive(&self.sync)? {
             match message.tag {
                 Tag::HooksDone => return Ok(()),
-                Tag::Cgroup => self.tasks.set(message.fds),
+                Tag::Cgroup => self.tasks.set(Some(message.fds)),
                 _ => {}
             }
         }
@@ -173,7 +173,7 @@ impl Init<'_> {
         let mut in_cgroup = false;
         for (mount, source) in self.plan.mounts.iter().zip(sources) {
             if !in_cgroup && matches!(mount.kind, crate::plan::MountKind::Cgroup) {
-                self.join_cgroup()?;
+                self.join_cgroup(rootfs)?;
                 in_cgroup = true;
             }
             rootfs.mount(mount, source.as_ref(), self.cgroup)?;
@@ -197,13 +197,15 @@ impl Init<'_> {
     }
 
     /// Joins by writing 0 to each `tasks` file: the kernel moves a task that moves itself without waiting for a grace period.
-    fn join_cgroup(&self) -> Result<(), Error> {
-        if self.cgroup.is_some() && !self.born_in_cgroup {
-            let mut tasks = self.tasks.take();
-            if tasks.is_empty() {
-                tasks = sync::expect(&self.sync, Tag::Cgroup, "waiting for its cgroup")?.fds;
-            }
+    fn join_cgroup(&self, rootfs: &RootFs<'_>) -> Result<(), Error> {
+        if let Some(cgroup) = self.cgroup.filter(|_| !self.born_in_cgroup) {
+            let tasks = match self.tasks.take() {
+                Some(tasks) => tasks,
+                None => sync::expect(&self.sync, Tag::Cgroup, "waiting for its cgroup")?.fds,
+            };
+            let tasks = if tasks.is_empty() { cgroup.join_fds()? } else { tasks };
             write_tasks(&tasks)?;
+            tasks.into_iter().for_each(|file| rootfs.done_with(file));
         }
         if self.plan.namespaces.new.contains(CloneFlags::NEWCGROUP) {
             // After joining: the namespace's root is where the process is then.
@@ -299,6 +301,12 @@ impl Go {
 
 pub(crate) fn needs_runtime_hooks(spec: &Spec) -> bool {
     !HookKind::Prestart.list(spec).is_empty() || !HookKind::CreateRuntime.list(spec).is_empty()
+}
+
+/// Whether the first process may and can open its cgroup's files by their paths: as the caller's user, among mounts that are a
+/// copy of the caller's. Else the caller opens them and hands them over.
+pub(crate) fn opens_own_tasks(plan: &Plan) -> bool {
+    plan.namespaces.join.is_empty() && !plan.new_user()
 }
 
 /// Writes 0, "the writer", to each file.

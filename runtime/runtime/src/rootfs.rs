@@ -8,13 +8,17 @@ use crate::plan::{Device, MountKind, MountPlan, Plan};
 use crate::{Error, ErrorKind};
 use hull_cgroup::Cgroup;
 use hull_fsroot::Root;
-use hull_mount::{attach, change_propagation, clone_of, new_filesystem, set_attributes};
+use hull_mount::{
+    MountOptions, attach, change_propagation, clone_of, new_filesystem_and_context, set_attributes,
+};
+use hull_sys::fd::Spent;
 use oci_spec::runtime::LinuxDeviceType;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path};
 
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
@@ -29,6 +33,8 @@ pub(crate) struct Source {
 pub(crate) struct RootFs<'a> {
     plan: &'a Plan,
     root: Root<BorrowedFd<'a>>,
+    /// Descriptors by the dozen, each worth a system call to close.
+    spent: Spent,
 }
 
 impl<'a> RootFs<'a> {
@@ -37,7 +43,12 @@ impl<'a> RootFs<'a> {
         use rustix::mount::{MountPropagationFlags as Flags, mount_change};
         mount_change(c"/", Flags::DOWNSTREAM | Flags::REC).step(|| "make the mounts slaves".into())?;
         hull_mount::attach_beneath_root(root)?;
-        Ok(Self { plan, root: Root::new(root.as_fd()) })
+        Ok(Self { plan, root: Root::new(root.as_fd()), spent: Spent::default() })
+    }
+
+    /// Takes a descriptor nobody needs any more; closed with the others by [`Self::pivot`].
+    pub(crate) fn done_with(&self, fd: OwnedFd) {
+        self.spent.add(fd);
     }
 
     pub(crate) fn root(&self) -> &Root<BorrowedFd<'a>> {
@@ -72,7 +83,20 @@ impl<'a> RootFs<'a> {
         };
         refuse_proc(&target, mount, &source.mount)?;
         attach(&source.mount, &target)?;
+        self.spent.add(target);
         self.propagate(mount, &source.mount)
+    }
+
+    /// A detached mount of a new file system.
+    fn new_filesystem(
+        &self,
+        kind: &str,
+        source: Option<&str>,
+        options: &MountOptions,
+    ) -> Result<OwnedFd, Error> {
+        let (mount, context) = new_filesystem_and_context(kind, source, options)?;
+        self.spent.add(context);
+        Ok(mount)
     }
 
     /// Propagation is set once attached, since an anonymous mount has no peers to speak of.
@@ -103,7 +127,7 @@ impl<'a> RootFs<'a> {
         if read_only_later {
             options.set -= MountAttrFlags::MOUNT_ATTR_RDONLY;
         }
-        let new = new_filesystem(kind, source, &options)?;
+        let new = self.new_filesystem(kind, source, &options)?;
         if options.copy_up {
             crate::copy_up::copy(&target, &new)?;
         }
@@ -111,7 +135,10 @@ impl<'a> RootFs<'a> {
             set_attributes(&new, false, MountAttrFlags::MOUNT_ATTR_RDONLY, MountAttrFlags::empty())?;
         }
         attach(&new, &target)?;
-        self.propagate(mount, &new)
+        self.spent.add(target);
+        self.propagate(mount, &new)?;
+        self.spent.add(new);
+        Ok(())
     }
 
     /// procfs and sysfs go on real directories only: the image could lead them elsewhere by a symbolic link
@@ -155,15 +182,17 @@ impl<'a> RootFs<'a> {
             .map_err(|error| Error::spec("mounts", error.to_string()))?;
         let mut tmpfs = tmpfs;
         tmpfs.set = options.set - MountAttrFlags::MOUNT_ATTR_RDONLY;
-        let top = new_filesystem("tmpfs", Some("cgroup"), &tmpfs)?;
+        let top = self.new_filesystem("tmpfs", Some("cgroup"), &tmpfs)?;
         attach(&top, &target)?;
+        self.spent.add(target);
         for (controllers, directory) in cgroup.v1_directories() {
-            self.cgroup_hierarchy(&top, &controllers, &directory, options.set)?;
+            self.cgroup_hierarchy(&top, &controllers, &directory)?;
         }
-        if options.set.contains(MountAttrFlags::MOUNT_ATTR_RDONLY) {
-            set_attributes(&top, false, MountAttrFlags::MOUNT_ATTR_RDONLY, MountAttrFlags::empty())?;
-        }
-        self.propagate(mount, &top)
+        // The hierarchies too, at once.
+        set_attributes(&top, true, options.set, options.clear & MountAttrFlags::MOUNT_ATTR__ATIME)?;
+        self.propagate(mount, &top)?;
+        self.spent.add(top);
+        Ok(())
     }
 
     /// Without a cgroup of its own a container sees the caller's: through a namespace of v2 just that, else all.
@@ -171,7 +200,7 @@ impl<'a> RootFs<'a> {
         let own = self.plan.namespaces.separate(hull_sys::CloneFlags::NEWCGROUP);
         let v2 = hull_cgroup::Cgroups::detect()?.mode() == hull_cgroup::Mode::V2;
         let tree = if own && v2 {
-            new_filesystem("cgroup2", Some("cgroup"), &mount.options)?
+            self.new_filesystem("cgroup2", Some("cgroup"), &mount.options)?
         } else {
             let tree = hull_mount::bind(Path::new("/sys/fs/cgroup"), true)?;
             set_attributes(&tree, true, mount.options.set, MountAttrFlags::empty())?;
@@ -181,19 +210,13 @@ impl<'a> RootFs<'a> {
         self.propagate(mount, &tree)
     }
 
-    fn cgroup_hierarchy(
-        &self,
-        top: &OwnedFd,
-        controllers: &str,
-        directory: &Path,
-        attributes: MountAttrFlags,
-    ) -> Result<(), Error> {
+    fn cgroup_hierarchy(&self, top: &OwnedFd, controllers: &str, directory: &Path) -> Result<(), Error> {
         let failed = || format!("make the directory of cgroup {controllers}");
         rustix::fs::mkdirat(top, controllers, Mode::from_raw_mode(0o755)).step(failed)?;
         let tree = hull_mount::bind(directory, false)?;
-        set_attributes(&tree, false, attributes, MountAttrFlags::empty())?;
         // The tmpfs is new and this process the only one in the container.
         hull_mount::attach_at(&tree, top, controllers)?;
+        self.spent.add(tree);
         if controllers.contains(',') {
             for name in controllers.split(',') {
                 rustix::fs::symlinkat(controllers, top, name).step(failed)?;
@@ -204,13 +227,22 @@ impl<'a> RootFs<'a> {
 
     /// Device nodes, the links every program expects, `/dev/ptmx`.
     pub(crate) fn fill_dev(&self) -> Result<(), Error> {
+        // Most are in /dev, which is looked up once.
+        let dev = self.root.mkdir_all("dev", Mode::from_raw_mode(0o755))?;
         for device in &self.plan.devices {
-            self.device(device).map_err(|error| Error::Inside {
+            let done = match device.path.strip_prefix("dev").ok().filter(|name| is_one_name(name)) {
+                Some(name) => self.device(device, dev.as_fd(), name.as_os_str()),
+                None => self
+                    .root
+                    .parent_of(&device.path)
+                    .map_err(Error::from)
+                    .and_then(|(parent, name)| self.device(device, parent.as_fd(), name)),
+            };
+            done.map_err(|error| Error::Inside {
                 kind: error.kind(),
                 message: format!("make device /{}: {}", device.path.display(), error.chain()),
             })?;
         }
-        let dev = self.root.mkdir_all("dev", Mode::from_raw_mode(0o755))?;
         const LINKS: [(&str, &str); 5] = [
             ("/proc/self/fd", "fd"),
             ("/proc/self/fd/0", "stdin"),
@@ -228,11 +260,12 @@ impl<'a> RootFs<'a> {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => return Err(error).step(|| "remove /dev/ptmx".into()),
         }
-        rustix::fs::symlinkat("pts/ptmx", &dev, "ptmx").step(|| "link /dev/ptmx".into())
+        rustix::fs::symlinkat("pts/ptmx", &dev, "ptmx").step(|| "link /dev/ptmx".into())?;
+        self.spent.add(dev);
+        Ok(())
     }
 
-    fn device(&self, device: &Device) -> Result<(), Error> {
-        let (parent, name) = self.root.parent_of(&device.path)?;
+    fn device(&self, device: &Device, parent: BorrowedFd<'_>, name: &OsStr) -> Result<(), Error> {
         let kind = match device.kind {
             LinuxDeviceType::B => FileType::BlockDevice,
             LinuxDeviceType::P => FileType::Fifo,
@@ -242,11 +275,11 @@ impl<'a> RootFs<'a> {
         if self.plan.namespaces.separate(hull_sys::CloneFlags::NEWUSER) && kind != FileType::Fifo {
             return self.bind_device(device, kind, number);
         }
-        match rustix::fs::mknodat(&parent, name, kind, Mode::from_raw_mode(device.mode), number) {
+        match rustix::fs::mknodat(parent, name, kind, Mode::from_raw_mode(device.mode), number) {
             Ok(()) => {}
             Err(Errno::PERM) if kind != FileType::Fifo => return self.bind_device(device, kind, number),
             Err(Errno::EXIST) => {
-                let stat = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW)
+                let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
                     .step(|| "stat what is there".into())?;
                 return check_device(&stat, kind, number);
             }
@@ -254,7 +287,7 @@ impl<'a> RootFs<'a> {
         }
         if (device.uid, device.gid) != (0, 0) {
             let owner = (Some(Uid::from_raw(device.uid)), Some(Gid::from_raw(device.gid)));
-            rustix::fs::chownat(&parent, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
+            rustix::fs::chownat(parent, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
                 .step(|| "chown".into())?;
         }
         Ok(())
@@ -292,17 +325,25 @@ impl<'a> RootFs<'a> {
             };
             let stat = rustix::fs::fstat(&target).step(|| format!("stat masked path {path}"))?;
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                attach(clone_of(&null, false)?, &target).map_err(|error| failed(error.into()))?;
+                let mount = clone_of(&null, false)?;
+                attach(&mount, &target).map_err(|error| failed(error.into()))?;
+                self.spent.add(mount);
+                self.spent.add(target);
                 continue;
             }
             // One file system serves all; only an attached mount can be copied.
             let mount = match &empty {
                 Some(first) => clone_of(first, false)?,
-                None => empty_filesystem()?,
+                None => self.empty_filesystem()?,
             };
             attach(&mount, &target).map_err(|error| failed(error.into()))?;
-            empty.get_or_insert(mount);
+            self.spent.add(target);
+            if let Some(copy) = empty.replace(mount) {
+                self.spent.add(copy);
+            }
         }
+        self.spent.add(null);
+        empty.into_iter().for_each(|mount| self.spent.add(mount));
         Ok(())
     }
 
@@ -325,6 +366,8 @@ impl<'a> RootFs<'a> {
                 kind: ErrorKind::Other,
                 message: format!("make {path} read-only: {}", crate::error::chain(&error)),
             })?;
+            self.spent.add(tree);
+            self.spent.add(target);
         }
         Ok(())
     }
@@ -354,14 +397,22 @@ impl<'a> RootFs<'a> {
         if let Some((propagation, recursive)) = self.plan.propagation {
             change_propagation(&self.root, recursive, propagation)?;
         }
+        self.spent.close();
         Ok(())
+    }
+
+    fn empty_filesystem(&self) -> Result<OwnedFd, Error> {
+        let options = ["ro", "nosuid", "nodev", "noexec", "mode=755", "nr_inodes=1"];
+        let options = hull_mount::parse_options(&options)
+            .map_err(|error| Error::spec("linux.maskedPaths", error.to_string()))?;
+        self.new_filesystem("tmpfs", Some("tmpfs"), &options)
     }
 }
 
-fn empty_filesystem() -> Result<OwnedFd, Error> {
-    let options = hull_mount::parse_options(&["ro", "nosuid", "nodev", "noexec", "mode=755", "nr_inodes=1"])
-        .map_err(|error| Error::spec("linux.maskedPaths", error.to_string()))?;
-    Ok(new_filesystem("tmpfs", Some("tmpfs"), &options)?)
+/// A name in a directory, no path.
+fn is_one_name(path: &Path) -> bool {
+    let mut components = path.components();
+    matches!((components.next(), components.next()), (Some(Component::Normal(_)), None))
 }
 
 fn check_device(stat: &rustix::fs::Stat, kind: FileType, number: u64) -> Result<(), Error> {

@@ -16,7 +16,7 @@ const MAX_MESSAGE: usize = 4096;
 pub(crate) enum Tag {
     /// To the child: the user namespace has its id mappings.
     Mapped = b'M',
-    /// To the child: descriptors of the cgroup's `tasks` files.
+    /// To the child: the cgroup is there; with descriptors of its `tasks` files, if the child cannot open them.
     Cgroup = b'C',
     /// To the child: the hooks have run.
     HooksDone = b'H',
