@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hull_tls::Trust;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -99,75 +100,28 @@ impl std::fmt::Display for Endpoint {
 
 fn tls_config(files: &TlsFiles) -> Result<rustls::ClientConfig, Error> {
     let fail = |path: &PathBuf, reason: String| Error::Tls { path: path.clone(), reason };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| fail(&PathBuf::new(), e.to_string()))?;
-    let builder = match &files.ca {
+    let trust = match &files.ca {
         Some(ca) if !files.skip_verify => {
             let mut roots = rustls::RootCertStore::empty();
             for certificate in read_certificates(ca)? {
                 roots.add(certificate).map_err(|e| fail(ca, e.to_string()))?;
             }
-            builder.with_root_certificates(roots)
+            Trust::Authorities(roots)
         }
-        _ => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))),
+        _ => Trust::Anyone,
     };
-    match &files.identity {
-        None => Ok(builder.with_no_client_auth()),
-        Some((certificate, key)) => {
-            let chain = read_certificates(certificate)?;
-            let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| fail(key, e.to_string()))?;
-            builder.with_client_auth_cert(chain, key_der).map_err(|e| fail(certificate, e.to_string()))
-        }
-    }
+    let Some((certificate, key)) = &files.identity else {
+        return hull_tls::client_config(trust, None).map_err(|e| fail(&PathBuf::new(), e.to_string()));
+    };
+    let chain = read_certificates(certificate)?;
+    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|e| fail(key, e.to_string()))?;
+    hull_tls::client_config(trust, Some((chain, key_der))).map_err(|e| fail(certificate, e.to_string()))
 }
 
 fn read_certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, Error> {
     CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
         .map_err(|e| Error::Tls { path: path.clone(), reason: e.to_string() })
-}
-
-/// Docker's `--tls` without `--tlsverify`: the connection is encrypted, the engine's identity is not checked.
-#[derive(Debug)]
-struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &rustls::pki_types::ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]
