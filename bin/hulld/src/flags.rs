@@ -53,6 +53,9 @@ pub(crate) struct Flags {
     /// Registry reached without verified TLS (repeatable).
     #[arg(long, value_name = "REGISTRY")]
     insecure_registry: Vec<String>,
+    /// Mirrors, rewrites, aliases and blocks of registries (default /etc/hull/registries.toml).
+    #[arg(long, value_name = "FILE")]
+    registries_file: Option<PathBuf>,
     /// Address and prefix of the default bridge.
     #[arg(long, value_name = "CIDR")]
     bip: Option<String>,
@@ -128,6 +131,9 @@ pub(crate) struct Flags {
     /// Uploads at the same time.
     #[arg(long)]
     max_concurrent_uploads: Option<usize>,
+    /// How often a download is tried (default 6).
+    #[arg(long, value_name = "NUMBER")]
+    max_download_attempts: Option<u32>,
     /// Register an OCI runtime: name=path (repeatable).
     #[arg(long, value_name = "RUNTIME")]
     add_runtime: Vec<String>,
@@ -207,6 +213,8 @@ impl Flags {
             no_new_privileges: self.no_new_privileges,
             max_concurrent_downloads: self.max_concurrent_downloads,
             max_concurrent_uploads: self.max_concurrent_uploads,
+            max_download_attempts: self.max_download_attempts,
+            registries_file: self.registries_file,
             runtimes: runtimes(&self.add_runtime)?,
             default_runtime: self.default_runtime,
             live_restore: self.live_restore,

@@ -23,6 +23,7 @@ pub(crate) struct Settings {
     pub(crate) log_format: Option<String>,
     pub(crate) registry_mirrors: Option<Vec<String>>,
     pub(crate) insecure_registries: Option<Vec<String>>,
+    pub(crate) registries_file: Option<PathBuf>,
     pub(crate) bip: Option<String>,
     pub(crate) bridge: Option<String>,
     pub(crate) fixed_cidr: Option<String>,
@@ -50,6 +51,7 @@ pub(crate) struct Settings {
     pub(crate) no_new_privileges: Option<bool>,
     pub(crate) max_concurrent_downloads: Option<usize>,
     pub(crate) max_concurrent_uploads: Option<usize>,
+    pub(crate) max_download_attempts: Option<u32>,
     pub(crate) runtimes: Option<BTreeMap<String, Runtime>>,
     pub(crate) default_runtime: Option<String>,
     pub(crate) live_restore: Option<bool>,
@@ -126,6 +128,8 @@ impl Settings {
         self.containers(&mut config)?;
         set(&mut config.max_concurrent_downloads, self.max_concurrent_downloads);
         set(&mut config.max_concurrent_uploads, self.max_concurrent_uploads);
+        config.max_download_attempts = self.max_download_attempts;
+        set(&mut config.registries_file, self.registries_file.clone());
         Ok(config)
     }
 

@@ -24,6 +24,8 @@ pub struct Config {
     pub registry_mirrors: Vec<String>,
     /// Registries (`host[:port]` or CIDR) spoken to over plain http or unverified TLS.
     pub insecure_registries: Vec<String>,
+    /// Mirrors, rewrites, aliases and blocks of registries, `docs/registries.md`.
+    pub registries_file: PathBuf,
     /// The default bridge network.
     pub bridge: Bridge,
     /// Pools from which subnets of new networks are taken; empty for docker's own.
@@ -58,6 +60,8 @@ pub struct Config {
     pub no_new_privileges: bool,
     /// Downloads at the same time.
     pub max_concurrent_downloads: usize,
+    /// How often a download is tried; none for Hull's own choice.
+    pub max_download_attempts: Option<u32>,
     /// Uploads at the same time.
     pub max_concurrent_uploads: usize,
     /// Foreign OCI runtimes by name.
@@ -105,6 +109,7 @@ impl Config {
             labels: Vec::new(),
             registry_mirrors: Vec::new(),
             insecure_registries: Vec::new(),
+            registries_file: PathBuf::from("/etc/hull/registries.toml"),
             bridge: Bridge { icc: true, ..Bridge::default() },
             default_address_pools: Vec::new(),
             firewall: true,
@@ -122,6 +127,7 @@ impl Config {
             cgroup_parent: None,
             no_new_privileges: false,
             max_concurrent_downloads: 3,
+            max_download_attempts: None,
             max_concurrent_uploads: 5,
             runtimes: BTreeMap::new(),
             default_runtime: "hull".to_owned(),

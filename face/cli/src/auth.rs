@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use hull_docker_api::AuthConfig;
+use hull_model::Reference;
 
 use crate::config::Config;
 use crate::error::{Failure, Result};
@@ -24,10 +25,23 @@ pub(crate) fn key(registry: &str) -> &str {
     }
 }
 
-/// `X-Registry-Auth` for the registry of an image; empty credentials are sent as `{}`.
-pub(crate) fn header(config: &Config, registry: &str) -> String {
-    let auth = find(config, key(registry)).unwrap_or_default();
-    URL_SAFE.encode(serde_json::to_vec(&auth).unwrap_or_default())
+/// `X-Registry-Auth` for a repository: credentials of its own, of a folder above it, or of its registry.
+pub(crate) fn header_for(config: &Config, reference: &Reference) -> String {
+    let mut place = format!("{}/{}", reference.domain(), reference.path());
+    while place.contains('/') {
+        let kept = |name: &str| config.value(name).and_then(|entries| entries.get(&place)).is_some();
+        if (kept("auths") || kept("credHelpers"))
+            && let Some(auth) = find(config, &place)
+        {
+            return encode(&auth);
+        }
+        place.truncate(place.rfind('/').unwrap_or(0));
+    }
+    encode(&find(config, key(reference.domain())).unwrap_or_default())
+}
+
+fn encode(auth: &AuthConfig) -> String {
+    URL_SAFE.encode(serde_json::to_vec(auth).unwrap_or_default())
 }
 
 /// The stored credentials of a registry.
@@ -42,7 +56,13 @@ pub(crate) fn find(config: &Config, key: &str) -> Option<AuthConfig> {
     };
     let entry = stored.get(key).or_else(|| {
         let wanted = host(key);
-        stored.iter().find(|(known, _)| host(known) == wanted).map(|(_, entry)| entry)
+        // Credentials of one repository are not those of its registry.
+        let is_registry = |text: &str| {
+            let text =
+                text.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
+            text.split_once('/').is_none_or(|(_, path)| matches!(path, "v1" | "v2"))
+        };
+        stored.iter().find(|(known, _)| is_registry(known) && host(known) == wanted).map(|(_, entry)| entry)
     })?;
     from_entry(entry, key)
 }
@@ -176,5 +196,27 @@ mod tests {
         let config = Config::load(directory.path()).unwrap();
         assert_eq!(find(&config, "r.example").unwrap().password, "p");
         assert!(find(&config, "other.example").is_none());
+    }
+
+    #[test]
+    fn a_repository_may_have_credentials_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = Config::load(directory.path()).unwrap();
+        let auth =
+            |name: &str| AuthConfig { username: name.into(), password: "p".into(), ..AuthConfig::default() };
+        for (place, user) in [("r.example/team", "team"), ("r.example/team/app", "app"), ("q.example", "all")]
+        {
+            store(&mut config, place, &auth(user)).unwrap();
+        }
+        let user = |name: &str| {
+            let header = URL_SAFE.decode(header_for(&config, &name.parse().unwrap())).unwrap();
+            serde_json::from_slice::<AuthConfig>(&header).unwrap().username
+        };
+        assert_eq!(user("r.example/team/app"), "app");
+        assert_eq!(user("r.example/team/app/part"), "app");
+        assert_eq!(user("r.example/team/other"), "team");
+        assert_eq!(user("r.example/teams/app"), "");
+        assert_eq!(user("q.example/any/thing"), "all");
+        assert_eq!(user("busybox"), "");
     }
 }

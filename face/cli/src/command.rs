@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::rc::Rc;
 
-use crate::commands::{container, context, image, network, system, top_level, volume};
+use crate::commands::{container, context, image, manifest, network, system, top_level, volume};
 use crate::engine::Engine;
 use crate::error::{Failure, Result};
 use crate::flags::{Flag, LIST, Matches, STRING};
@@ -98,6 +98,7 @@ pub(crate) static TOP: &[Entry] = &[
     group("container", &container::GROUP),
     group("context", &context::GROUP),
     group("image", &image::GROUP),
+    group("manifest", &manifest::GROUP),
     group("network", &network::GROUP),
     group("system", &system::GROUP),
     group("volume", &volume::GROUP),

@@ -33,6 +33,11 @@ pub(crate) enum Route {
     Image(String, ImageOp),
     Commit,
     Distribution(String),
+    /// Hull's own: manifests as they are, and what refers to them.
+    ManifestFetch(String),
+    ManifestPush(String),
+    Referrers(String),
+    ArtifactList,
 
     NetworkList,
     NetworkCreate,
@@ -89,6 +94,8 @@ pub(crate) enum ImageOp {
     Tag,
     Remove,
     Save,
+    /// Hull's own: what each layer does.
+    Layers,
 }
 
 /// Operations on one network.
@@ -135,6 +142,15 @@ pub(crate) fn route(method: &Method, path: &str) -> Option<Route> {
             (&Method::GET, [name @ .., "json"]) if !name.is_empty() => {
                 Some(Route::Distribution(name.join("/")))
             }
+            (&Method::GET, [name @ .., "manifest"]) if !name.is_empty() => {
+                Some(Route::ManifestFetch(name.join("/")))
+            }
+            (&Method::PUT, [name @ .., "manifest"]) if !name.is_empty() => {
+                Some(Route::ManifestPush(name.join("/")))
+            }
+            (&Method::GET, [name @ .., "referrers"]) if !name.is_empty() => {
+                Some(Route::Referrers(name.join("/")))
+            }
             _ => None,
         },
         "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" => {
@@ -151,6 +167,7 @@ fn system(method: &Method, segments: &[&str]) -> Option<Route> {
         (&Method::GET, ["info"]) => Route::Info,
         (&Method::GET, ["events"]) => Route::Events,
         (&Method::GET, ["system", "df"]) => Route::DiskUsage,
+        (&Method::GET, ["artifacts", "json"]) => Route::ArtifactList,
         (&Method::POST, ["auth"]) => Route::Auth,
         (&Method::POST, ["commit"]) => Route::Commit,
         (&Method::POST, ["build"]) => Route::Absent("building images"),
@@ -230,6 +247,7 @@ fn image(method: &Method, rest: &[&str]) -> Option<Route> {
         (&Method::GET, "json") => ImageOp::Inspect,
         (&Method::GET, "history") => ImageOp::History,
         (&Method::GET, "get") => ImageOp::Save,
+        (&Method::GET, "layers") => ImageOp::Layers,
         (&Method::POST, "push") => ImageOp::Push,
         (&Method::POST, "tag") => ImageOp::Tag,
         _ => return None,

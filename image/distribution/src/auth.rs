@@ -14,14 +14,30 @@ use crate::transport::{Body, shown};
 /// Largest token answer, in bytes.
 const MAX_TOKEN: u64 = 1 << 20;
 
-/// Answers a registry's 401: the value of an `Authorization` header, `None` when nothing we have could help.
+/// What a registry or its token server granted.
+#[derive(Debug, Default)]
+pub(crate) struct Granted {
+    /// The value of an `Authorization` header; `None` when nothing we have could help.
+    pub(crate) authorization: Option<Secret>,
+    /// What a client may keep instead of the password, if the token server hands such a thing out.
+    pub(crate) identity: Option<Secret>,
+}
+
+impl From<Option<Secret>> for Granted {
+    fn from(authorization: Option<Secret>) -> Self {
+        Self { authorization, identity: None }
+    }
+}
+
+/// Answers a registry's 401. `login` asks for a token to keep as well.
 pub(crate) async fn authorize(
     client: &Client,
     headers: &HeaderMap,
     registry: &Uri,
     credentials: Option<&Credentials>,
     scopes: &[String],
-) -> Result<Option<Secret>, DistributionError> {
+    login: bool,
+) -> Result<Granted, DistributionError> {
     let challenges: Vec<Challenge> = headers
         .get_all(WWW_AUTHENTICATE)
         .iter()
@@ -29,15 +45,15 @@ pub(crate) async fn authorize(
         .flat_map(parse_challenges)
         .collect();
     if let Some(token) = credentials.map(|c| &c.registry_token).filter(|t| !t.is_empty()) {
-        return Ok(Some(Secret::new(format!("Bearer {}", token.reveal()))));
+        return Ok(Some(Secret::new(format!("Bearer {}", token.reveal()))).into());
     }
     if let Some(bearer) = challenges.iter().find(|c| c.scheme == "bearer") {
-        return token(client, bearer, registry, credentials, scopes).await.map(Some);
+        return token(client, bearer, registry, credentials, scopes, login).await;
     }
     if challenges.iter().any(|c| c.scheme == "basic") {
-        return Ok(credentials.filter(|c| !c.username.is_empty()).map(basic));
+        return Ok(credentials.filter(|c| !c.username.is_empty()).map(basic).into());
     }
-    Ok(None)
+    Ok(Granted::default())
 }
 
 /// `Authorization` of user and password.
@@ -53,7 +69,8 @@ async fn token(
     registry: &Uri,
     credentials: Option<&Credentials>,
     scopes: &[String],
-) -> Result<Secret, DistributionError> {
+    login: bool,
+) -> Result<Granted, DistributionError> {
     let odd = |what: String| DistributionError::Protocol { url: shown(registry), what };
     let realm = challenge.parameter("realm").ok_or_else(|| odd("authentication without realm".into()))?;
     let uri: Uri = realm.parse().map_err(|_| odd(format!("realm {realm:?}")))?;
@@ -68,7 +85,7 @@ async fn token(
     let service = challenge.parameter("service").unwrap_or_default();
     let request = match known {
         Some(c) if !c.identity_token.is_empty() => refresh_request(client, &uri, service, scopes, c),
-        _ => token_request(client, &uri, service, scopes, known),
+        _ => token_request(client, &uri, service, scopes, known, login),
     };
     let request = request.map_err(|e| odd(format!("realm {realm:?}: {e}")))?;
     let host = uri.authority().map_or(String::new(), ToString::to_string);
@@ -95,6 +112,7 @@ fn token_request(
     service: &str,
     scopes: &[String],
     credentials: Option<&Credentials>,
+    login: bool,
 ) -> Result<Request<Body>, hyper::http::Error> {
     let mut query = uri.query().unwrap_or_default().to_owned();
     let mut add = |name: &str, value: &str| {
@@ -113,6 +131,9 @@ fn token_request(
     }
     if let Some(c) = credentials {
         add("account", &c.username);
+        if login {
+            add("offline_token", "true");
+        }
     }
     let base = shown(uri);
     let mut request = Request::builder()
@@ -148,19 +169,22 @@ fn refresh_request(
         .body(Full::from(form).map_err(|e| match e {}).boxed_unsync())
 }
 
-fn parse_token(body: &[u8]) -> Option<Secret> {
+fn parse_token(body: &[u8]) -> Option<Granted> {
     #[derive(Deserialize)]
     struct Answer {
         #[serde(default)]
         token: String,
         #[serde(default)]
         access_token: String,
+        #[serde(default)]
+        refresh_token: String,
     }
     let answer: Answer = serde_json::from_slice(body).ok()?;
     let token = if answer.access_token.is_empty() { answer.token } else { answer.access_token };
     // Anything else could not be a header's value.
-    (!token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic()))
-        .then(|| Secret::new(format!("Bearer {token}")))
+    let usable = !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic());
+    let identity = Some(answer.refresh_token).filter(|token| !token.is_empty()).map(Secret::new);
+    usable.then(|| Granted { authorization: Some(Secret::new(format!("Bearer {token}"))), identity })
 }
 
 /// Percent-encodes all but unreserved characters (RFC 3986, section 2.3).

@@ -1,14 +1,16 @@
-use std::time::Duration;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hull_content::Hasher;
 use hull_model::Descriptor;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_RANGE, RANGE};
+use hyper::header::{ACCEPT_RANGES, CONTENT_RANGE, RANGE};
 use hyper::{Method, Response, StatusCode, Uri};
 
 use crate::error::{Connection, DistributionError};
+use crate::ranges::{Pace, Parts};
 use crate::repository::{Ask, Repository, pause, protocol};
 use crate::transport::shown;
 
@@ -20,8 +22,15 @@ pub struct BlobStream<'a> {
     source: Option<Source>,
     /// Next byte to hand out.
     position: u64,
+    /// Where to stop: the size, or the end of a part.
+    end: u64,
     /// Attempts since the last byte.
     failures: u32,
+    pace: Pace,
+    /// Whether the registry serves ranges, as far as it has said.
+    ranges: bool,
+    /// Never shared: the lock only lets a stream be borrowed between threads.
+    parts: Option<Mutex<Parts<'a>>>,
 }
 
 struct Source {
@@ -34,12 +43,21 @@ struct Source {
 impl Repository {
     /// Reads a blob from `offset` on; nothing is asked for before the first [`BlobStream::next`].
     pub fn blob(&self, descriptor: &Descriptor, offset: u64) -> BlobStream<'_> {
+        self.blob_part(descriptor, offset, descriptor.size)
+    }
+
+    /// Bytes from `start` to `end` of a blob.
+    pub(crate) fn blob_part(&self, descriptor: &Descriptor, start: u64, end: u64) -> BlobStream<'_> {
         BlobStream {
             repository: self,
             descriptor: descriptor.clone(),
             source: None,
-            position: offset,
+            position: start,
+            end,
             failures: 0,
+            pace: Pace::new(),
+            ranges: false,
+            parts: None,
         }
     }
 
@@ -81,17 +99,47 @@ impl Repository {
     }
 }
 
-impl BlobStream<'_> {
-    /// The next piece; `None` when the announced size is complete.
+impl<'a> BlobStream<'a> {
+    /// The next piece; `None` when the announced size is complete. A slow transfer of a large blob is continued over
+    /// several connections.
     pub async fn next(&mut self) -> Result<Option<Bytes>, DistributionError> {
+        if let Some(parts) = &mut self.parts {
+            match parts.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).next().await {
+                Ok(Some(piece)) => {
+                    self.position += piece.len() as u64;
+                    return Ok(Some(piece));
+                }
+                Ok(None) => return Ok(None),
+                // One connection may still do; it also finds the words for what is wrong.
+                Err(error) => {
+                    tracing::debug!(%error, digest = %self.descriptor.digest, "no parts");
+                    self.parts = None;
+                    self.ranges = false;
+                }
+            }
+        }
+        let piece = self.next_single().await?;
+        let connections = self.repository.client().config().connections;
+        if connections > 1 && self.ranges && self.pace.is_bottleneck(self.end - self.position.min(self.end)) {
+            self.source = None;
+            let parts = Parts::new(self.repository, &self.descriptor, self.position, connections);
+            self.parts = Some(Mutex::new(parts));
+        }
+        Ok(piece)
+    }
+
+    /// The next piece over one connection.
+    pub(crate) async fn next_single(&mut self) -> Result<Option<Bytes>, DistributionError> {
         loop {
-            if self.position >= self.descriptor.size {
+            if self.position >= self.end {
                 return self.check_end().await;
             }
+            let asked = Instant::now();
             let result = match &mut self.source {
                 Some(source) => read(source, self.repository.client().config().idle_timeout).await,
-                None => self.open().await.map(|source| {
+                None => self.open().await.map(|(source, ranges)| {
                     self.source = Some(source);
+                    self.ranges |= ranges;
                     Some(Bytes::new())
                 }),
             };
@@ -99,6 +147,7 @@ impl BlobStream<'_> {
                 Ok(Some(piece)) if piece.is_empty() => {}
                 Ok(Some(piece)) => {
                     self.failures = 0;
+                    self.pace.came(asked, piece.len());
                     self.position += piece.len() as u64;
                     self.check_size()?;
                     return Ok(Some(piece));
@@ -110,13 +159,17 @@ impl BlobStream<'_> {
         }
     }
 
+    fn is_part(&self) -> bool {
+        self.end < self.descriptor.size
+    }
+
     fn short(&self) -> DistributionError {
         let (digest, expected) = (self.descriptor.digest.clone(), self.descriptor.size);
         DistributionError::SizeMismatch { digest, expected, actual: self.position }
     }
 
     fn check_size(&self) -> Result<(), DistributionError> {
-        if self.position > self.descriptor.size { Err(self.short()) } else { Ok(()) }
+        if self.position > self.end { Err(self.short()) } else { Ok(()) }
     }
 
     /// All is there: one byte more would be a lie about the size.
@@ -142,7 +195,7 @@ impl BlobStream<'_> {
         Ok(())
     }
 
-    async fn open(&self) -> Result<Source, DistributionError> {
+    async fn open(&self) -> Result<(Source, bool), DistributionError> {
         let path = format!("blobs/{}", self.descriptor.digest);
         let first = self.request(&path).await;
         match first {
@@ -155,7 +208,7 @@ impl BlobStream<'_> {
 
     /// Addresses a manifest names for layers its registry may not hold; asked without credentials, since the address
     /// is not the registry's own.
-    async fn open_foreign(&self) -> Result<Source, DistributionError> {
+    async fn open_foreign(&self) -> Result<(Source, bool), DistributionError> {
         let mut last = None;
         for url in
             self.descriptor.urls.iter().filter(|u| u.starts_with("https://") || u.starts_with("http://"))
@@ -173,12 +226,13 @@ impl BlobStream<'_> {
 
     fn range(&self) -> Vec<(hyper::header::HeaderName, String)> {
         match self.position {
+            start if self.is_part() => vec![(RANGE, format!("bytes={start}-{}", self.end - 1))],
             0 => Vec::new(),
             position => vec![(RANGE, format!("bytes={position}-"))],
         }
     }
 
-    async fn request(&self, path: &str) -> Result<Source, DistributionError> {
+    async fn request(&self, path: &str) -> Result<(Source, bool), DistributionError> {
         let ask = Ask { method: Method::GET, path, headers: self.range(), retry: false };
         let (uri, answer) = self.repository.ask_any(&ask).await?;
         match answer.status() {
@@ -193,8 +247,11 @@ impl BlobStream<'_> {
         DistributionError::BlobUnknown { repository, digest: self.descriptor.digest.clone() }
     }
 
-    fn source(&self, uri: Uri, answer: Response<Incoming>) -> Result<Source, DistributionError> {
+    /// The body, and whether it came from somebody who serves ranges.
+    fn source(&self, uri: Uri, answer: Response<Incoming>) -> Result<(Source, bool), DistributionError> {
         let start = match answer.status() {
+            // All of it for each part would be a waste.
+            StatusCode::OK if self.is_part() => return Err(protocol(&uri, "no ranges".into())),
             StatusCode::OK => 0,
             StatusCode::PARTIAL_CONTENT => {
                 range_start(&answer).ok_or_else(|| protocol(&uri, "wrong range".into()))?
@@ -207,7 +264,9 @@ impl BlobStream<'_> {
         if start > self.position {
             return Err(protocol(&uri, format!("asked for byte {}, got {start}", self.position)));
         }
-        Ok(Source { body: answer.into_body(), uri, skip: self.position - start })
+        let ranges = answer.status() == StatusCode::PARTIAL_CONTENT
+            || answer.headers().get(ACCEPT_RANGES).is_some_and(|value| value == "bytes");
+        Ok((Source { body: answer.into_body(), uri, skip: self.position - start }, ranges))
     }
 }
 

@@ -3,6 +3,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::registries::Registries;
+
 /// How to talk to registries. The library reads no files and no environment: the caller brings roots and lists.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -17,6 +19,8 @@ pub struct Config {
     pub insecure: Vec<String>,
     /// Settings of single registries by `host[:port]`.
     pub hosts: BTreeMap<String, HostConfig>,
+    /// Mirrors of any registry, rewrites, aliases, blocks.
+    pub registries: Registries,
     /// For a connection to come up.
     pub connect_timeout: Duration,
     /// For an answer to begin, and then for each next piece of it.
@@ -25,6 +29,8 @@ pub struct Config {
     pub retries: u32,
     /// First pause before trying again; doubled each time, up to 30 seconds.
     pub backoff: Duration,
+    /// Connections that share one large blob, where a single one is slow and the registry serves ranges; 1 for never.
+    pub connections: usize,
 }
 
 impl Default for Config {
@@ -35,10 +41,12 @@ impl Default for Config {
             mirrors: Vec::new(),
             insecure: Vec::new(),
             hosts: BTreeMap::new(),
+            registries: Registries::default(),
             connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(60),
             retries: 5,
             backoff: Duration::from_millis(250),
+            connections: 4,
         }
     }
 }
@@ -56,7 +64,10 @@ impl Config {
     /// Whether that registry may be plain HTTP or have any certificate.
     pub fn is_insecure(&self, domain: &str) -> bool {
         let host = host_of(domain);
-        if host == "localhost" || self.insecure.iter().any(|entry| entry == domain || entry == host) {
+        if host == "localhost"
+            || self.registries.is_insecure(domain)
+            || self.insecure.iter().any(|entry| entry == domain || entry == host)
+        {
             return true;
         }
         let Ok(address) = host.parse::<IpAddr>() else { return false };

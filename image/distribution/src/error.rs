@@ -62,7 +62,7 @@ pub enum DistributionError {
         digest: Digest,
     },
     /// The registry asks to wait and retrying did not help.
-    #[error("toomanyrequests: {url}{}", suffix(detail))]
+    #[error("toomanyrequests: {url}{}{}", suffix(detail), asked(*wait))]
     RateLimited {
         /// Of what.
         url: String,
@@ -71,6 +71,9 @@ pub enum DistributionError {
         /// How long it asks to wait.
         wait: Option<Duration>,
     },
+    /// An administrator does not want it.
+    #[error("registry {0} is blocked by the configuration of registries")]
+    Blocked(String),
     /// Any other answer.
     #[error("{method} {url:?}: received unexpected HTTP status: {status}{}", suffix(detail))]
     Status {
@@ -167,7 +170,7 @@ impl DistributionError {
                 matches!(cause, Connection::Timeout(_) | Connection::Broken(_) | Connection::Lookup { .. })
             }
             Self::Status { status, .. } => matches!(status, 408 | 500 | 502 | 503 | 504),
-            Self::RateLimited { .. } => true,
+            Self::RateLimited { wait, .. } => wait.is_none_or(|wait| wait <= MAX_ASKED),
             _ => false,
         }
     }
@@ -187,8 +190,15 @@ impl DistributionError {
 
     /// Whether another endpoint of the same registry (plain instead of TLS, or after a mirror) may do better.
     pub(crate) fn is_endpoint(&self) -> bool {
-        !matches!(self, Self::Content(_) | Self::Read(_) | Self::Document(_))
+        !matches!(self, Self::Content(_) | Self::Read(_) | Self::Document(_) | Self::Blocked(_))
     }
+}
+
+/// What a registry may ask to wait; asked for more, a request fails at once and says so.
+pub(crate) const MAX_ASKED: Duration = Duration::from_secs(120);
+
+fn asked(wait: Option<Duration>) -> String {
+    wait.map(|wait| format!(" (try again in {} s)", wait.as_secs())).unwrap_or_default()
 }
 
 fn suffix(detail: &str) -> String {

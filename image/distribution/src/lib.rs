@@ -5,13 +5,17 @@
 //! can refuse service but not change content.
 //!
 //! Credentials go to the registry's own host and to the token server it names, over TLS unless the registry itself is
-//! plain; never to mirrors, other hosts of a redirect, or foreign layers' addresses.
+//! plain; never to other hosts of a redirect or foreign layers' addresses, and to mirrors
+//! only where the configuration says so.
 
 mod auth;
 mod blob;
 mod challenge;
 mod config;
 mod error;
+mod ranges;
+mod referrers;
+mod registries;
 mod repository;
 mod transport;
 mod upload;
@@ -20,7 +24,9 @@ pub use blob::BlobStream;
 pub use challenge::{Challenge, parse_challenges};
 pub use config::{Config, Credentials, HostConfig, Secret};
 pub use error::{Connection, DistributionError, RegistryError};
-pub use repository::{Access, Client, Fetched, Repository};
+pub use referrers::Referrers;
+pub use registries::{Mirror, Registries, RegistriesError, RegistryRule};
+pub use repository::{Access, Client, Download, Fetched, Repository};
 pub use upload::{BlobSource, Uploaded};
 
 /// Largest manifest, index or configuration accepted, in bytes (distribution-spec: registries enforce 4 MiB for

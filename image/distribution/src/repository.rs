@@ -1,7 +1,10 @@
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::Stream;
 use http_body_util::{BodyExt, Empty};
 use hull_content::Hasher;
 use hull_model::{Algorithm, Descriptor, Digest, Reference, media_type};
@@ -14,9 +17,10 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use tokio::sync::Mutex;
 
 use crate::MAX_DOCUMENT;
-use crate::auth::{authorize, basic};
+use crate::auth::{authorize, basic, escape};
 use crate::config::{Config, Credentials, Secret};
-use crate::error::{DistributionError, detail};
+use crate::error::{DistributionError, MAX_ASKED, detail};
+use crate::registries::{RegistryRule, split_scheme};
 use crate::transport::{Body, Transport, go_method, shown};
 
 const MAX_REDIRECTS: usize = 10;
@@ -57,16 +61,28 @@ pub struct Repository {
     access: Access,
     credentials: Option<Credentials>,
     endpoints: Vec<Endpoint>,
+    /// The rule's prefix that forbids it.
+    blocked: Option<String>,
+    /// For a login: the identity token that came along.
+    login: Option<Mutex<Option<Secret>>>,
 }
 
 /// A place that serves the repository.
+#[derive(Default)]
 pub(crate) struct Endpoint {
     /// `https://host[:port]`.
     base: String,
     domain: String,
+    /// The repository's path there.
+    path: String,
+    /// The host a pull-through cache is to ask.
+    namespace: Option<String>,
     insecure: bool,
-    /// Gets no credentials, and does not decide that something does not exist.
+    /// Does not decide that something does not exist.
     mirror: bool,
+    digest_only: bool,
+    /// Whether it gets the user's credentials.
+    credentials: bool,
     down: AtomicBool,
     /// Last authorization that was asked for, shared by parallel requests.
     authorization: Mutex<Option<Secret>>,
@@ -113,29 +129,12 @@ impl Client {
         access: Access,
         credentials: Option<Credentials>,
     ) -> Repository {
-        let endpoints = self.endpoints(reference.domain(), access);
+        let rule = self.config().registries.rule(reference);
+        let blocked = rule.filter(|rule| rule.blocked).map(|rule| rule.prefix.clone());
+        let endpoints = endpoints(self.config(), rule, reference, access);
         let credentials = credentials.filter(|c| !c.is_anonymous());
-        Repository { client: self.clone(), reference: reference.repository(), access, credentials, endpoints }
-    }
-
-    fn endpoints(&self, domain: &str, access: Access) -> Vec<Endpoint> {
-        let mut found = Vec::new();
-        let docker = domain == hull_model::DEFAULT_DOMAIN;
-        if docker && access == Access::Pull {
-            for mirror in &self.config().mirrors {
-                let base = mirror.trim_end_matches('/').to_owned();
-                let domain = base.split_once("://").map_or(base.as_str(), |(_, rest)| rest).to_owned();
-                let insecure = self.config().is_insecure(&domain);
-                found.push(Endpoint::new(base, domain, insecure, true));
-            }
-        }
-        let host = if docker { DOCKER_HOST } else { domain };
-        let insecure = !docker && self.config().is_insecure(domain);
-        found.push(Endpoint::new(format!("https://{host}"), host.into(), insecure, false));
-        if insecure {
-            found.push(Endpoint::new(format!("http://{host}"), host.into(), true, false));
-        }
-        found
+        let reference = reference.repository();
+        Repository { client: self.clone(), reference, access, credentials, endpoints, blocked, login: None }
     }
 
     /// Somewhere without repository and credentials: a foreign layer's address.
@@ -145,17 +144,67 @@ impl Client {
         Foreign { client: self, insecure }
     }
 
+    /// Reads an address that belongs to no registry, without credentials: its length, if it is told, and its bytes.
+    ///
+    /// # Errors
+    /// When it is no `http` or `https` address, cannot be reached, or answers with anything but success.
+    pub async fn download(&self, url: &str) -> Result<(Option<u64>, Download), DistributionError> {
+        let bad = || DistributionError::Protocol { url: url.into(), what: "it is no address".into() };
+        let uri: Uri = url.parse().map_err(|_| bad())?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
+            return Err(bad());
+        }
+        let (uri, answer) = self.anonymous(&uri).ask_foreign(url, Vec::new()).await?;
+        if answer.status() != StatusCode::OK {
+            let (method, status) = ("Get".into(), answer.status().as_u16());
+            return Err(DistributionError::Status {
+                method,
+                url: shown(&uri),
+                status,
+                detail: String::new(),
+            });
+        }
+        let length = header_text(answer.headers(), &CONTENT_LENGTH).and_then(|n| n.parse().ok());
+        let idle = self.config().idle_timeout;
+        let pieces = futures_util::stream::unfold(answer.into_body(), move |mut body| async move {
+            loop {
+                let frame = match tokio::time::timeout(idle, body.frame()).await {
+                    Err(_) => return Some((Err(io::ErrorKind::TimedOut.into()), body)),
+                    Ok(frame) => frame?,
+                };
+                match frame.map(|frame| frame.into_data()) {
+                    Ok(Ok(data)) => return Some((Ok(data), body)),
+                    Ok(Err(_)) => {}
+                    Err(error) => return Some((Err(io::Error::other(error)), body)),
+                }
+            }
+        });
+        Ok((length, Box::pin(pieces)))
+    }
+
     /// Checks credentials against a registry (`docker login`). An error is [`DistributionError::Login`] if they are
-    /// refused.
-    pub async fn login(&self, domain: &str, credentials: Credentials) -> Result<(), DistributionError> {
+    /// refused. Returns the token to keep instead of the password, if the registry gives one.
+    pub async fn login(
+        &self,
+        domain: &str,
+        credentials: Credentials,
+    ) -> Result<Option<Secret>, DistributionError> {
         let name = format!("{domain}/x");
         let reference: Reference =
             name.parse().map_err(|e| DistributionError::Setup(format!("registry {domain:?}: {e}")))?;
         let mut repository = self.repository(&reference, Access::Pull, Some(credentials));
         repository.endpoints.retain(|e| !e.mirror);
-        repository.login().await
+        repository.login = Some(Mutex::default());
+        repository.check_login().await?;
+        Ok(match &repository.login {
+            Some(identity) => identity.lock().await.take(),
+            None => None,
+        })
     }
 }
+
+/// Bytes of a download as they arrive.
+pub type Download = Pin<Box<dyn Stream<Item = io::Result<bytes::Bytes>> + Send>>;
 
 /// Asks one address without credentials, following redirects.
 pub(crate) struct Foreign<'a> {
@@ -188,9 +237,89 @@ impl Foreign<'_> {
     }
 }
 
-impl Endpoint {
-    fn new(base: String, domain: String, insecure: bool, mirror: bool) -> Self {
-        Self { base, domain, insecure, mirror, down: AtomicBool::new(false), authorization: Mutex::new(None) }
+/// Where a repository is found: mirrors, then the registry itself; each over TLS, then plain if it may be insecure.
+fn endpoints(
+    config: &Config,
+    rule: Option<&RegistryRule>,
+    reference: &Reference,
+    access: Access,
+) -> Vec<Endpoint> {
+    let name = format!("{}/{}", reference.domain(), reference.path());
+    // What of the name follows the prefix; below a star, all but the host.
+    let prefix = rule.map_or(reference.domain(), |rule| rule.prefix.as_str());
+    let rest = match prefix.starts_with("*.") {
+        true => reference.path(),
+        false => name.strip_prefix(prefix).unwrap_or_default().trim_start_matches('/'),
+    };
+    let place = |location: &str| match (location.trim_end_matches('/'), rest) {
+        (location, "") => location.to_owned(),
+        (location, rest) => format!("{location}/{rest}"),
+    };
+    let mut found = Vec::new();
+    if access == Access::Pull {
+        for mirror in rule.iter().flat_map(|rule| &rule.mirrors) {
+            let (scheme, location) = split_scheme(&mirror.location);
+            let kind = Endpoint {
+                mirror: true,
+                digest_only: mirror.digest_only,
+                credentials: mirror.credentials,
+                namespace: mirror.pull_through.then(|| reference.domain().to_owned()),
+                insecure: mirror.insecure,
+                ..Endpoint::default()
+            };
+            push_endpoints(&mut found, config, scheme, &place(location), kind);
+        }
+        if reference.domain() == hull_model::DEFAULT_DOMAIN {
+            for mirror in &config.mirrors {
+                let (scheme, location) = split_scheme(mirror);
+                let kind = Endpoint { mirror: true, ..Endpoint::default() };
+                push_endpoints(&mut found, config, scheme, &format!("{location}/{}", reference.path()), kind);
+            }
+        }
+    }
+    let location = rule.and_then(|rule| rule.location.as_deref());
+    let kind = Endpoint {
+        credentials: location.is_none() || rule.is_some_and(|rule| rule.credentials),
+        insecure: rule.is_some_and(|rule| rule.insecure),
+        ..Endpoint::default()
+    };
+    let own = location.map_or(name.clone(), place);
+    push_endpoints(&mut found, config, None, &own, kind);
+    found
+}
+
+/// One place, `host[:port]/path`, with the protocols it may be spoken to.
+fn push_endpoints(
+    found: &mut Vec<Endpoint>,
+    config: &Config,
+    scheme: Option<&str>,
+    place: &str,
+    kind: Endpoint,
+) {
+    let (host, path) = place.split_once('/').unwrap_or((place, ""));
+    let host = if host == hull_model::DEFAULT_DOMAIN { DOCKER_HOST } else { host };
+    let insecure = kind.insecure || (host != DOCKER_HOST && config.is_insecure(host));
+    let mut add = |scheme: &str| {
+        found.push(Endpoint {
+            base: format!("{scheme}://{host}"),
+            domain: host.to_owned(),
+            path: path.to_owned(),
+            namespace: kind.namespace.clone(),
+            insecure,
+            down: AtomicBool::new(false),
+            authorization: Mutex::new(None),
+            ..kind
+        });
+    };
+    match scheme {
+        Some("http") => add("http"),
+        Some(_) => add("https"),
+        None => {
+            add("https");
+            if insecure {
+                add("http");
+            }
+        }
     }
 }
 
@@ -208,7 +337,11 @@ impl Repository {
         &self.endpoints
     }
 
-    async fn login(&self) -> Result<(), DistributionError> {
+    pub(crate) fn check_blocked(&self) -> Result<(), DistributionError> {
+        self.blocked.clone().map_or(Ok(()), |prefix| Err(DistributionError::Blocked(prefix)))
+    }
+
+    async fn check_login(&self) -> Result<(), DistributionError> {
         let ask = Ask { method: Method::GET, path: "/v2/", headers: Vec::new(), retry: true };
         let result = match self.ask_any(&ask).await {
             Ok(answer) if answer.1.status().is_success() => Ok(()),
@@ -366,11 +499,14 @@ impl Repository {
         &self,
         ask: &Ask<'_>,
     ) -> Result<(Uri, Response<Incoming>), DistributionError> {
+        self.check_blocked()?;
         let mut last = None;
+        let by_digest = ask.path.contains("sha256:") || ask.path.contains("sha512:");
         let all_down = self.endpoints.iter().all(|e| e.down.load(Ordering::Relaxed));
         for (index, endpoint) in self.endpoints.iter().enumerate() {
             let is_last = index + 1 == self.endpoints.len();
-            if !is_last && !all_down && endpoint.down.load(Ordering::Relaxed) {
+            let skipped = endpoint.digest_only && !by_digest;
+            if !is_last && (skipped || (!all_down && endpoint.down.load(Ordering::Relaxed))) {
                 continue;
             }
             match self.ask(endpoint, ask).await {
@@ -406,6 +542,7 @@ impl Repository {
                 Ok((_, answer)) => (is_passing(answer.status()), retry_after(answer.headers())),
                 Err(e) => (e.is_passing(), None),
             };
+            let passing = passing && wait.is_none_or(|wait| wait <= MAX_ASKED);
             // TLS spoken to a plain server breaks in many ways: the next endpoint is the retry.
             let speculative = endpoint.insecure && endpoint.base.starts_with("https:");
             if !ask.retry || !passing || attempt >= config.retries || (speculative && result.is_err()) {
@@ -494,15 +631,19 @@ impl Repository {
         if *current != used && current.is_some() && more_scopes.is_empty() {
             return Ok(true);
         }
-        let mut scopes = vec![self.scope()];
+        let mut scopes = vec![self.scope(endpoint)];
         scopes.extend_from_slice(more_scopes);
-        let credentials = self.credentials.as_ref().filter(|_| !endpoint.mirror);
-        let new = authorize(&self.client, answer.headers(), uri, credentials, &scopes).await.map_err(
-            |e| match e {
-                DistributionError::Login { detail, .. } => self.denied(detail),
-                e => e,
-            },
-        )?;
+        let credentials = self.credentials.as_ref().filter(|_| endpoint.credentials);
+        let login = self.login.as_ref();
+        let granted = authorize(&self.client, answer.headers(), uri, credentials, &scopes, login.is_some());
+        let granted = granted.await.map_err(|e| match e {
+            DistributionError::Login { detail, .. } => self.denied(detail),
+            e => e,
+        })?;
+        if let (Some(login), Some(identity)) = (login, granted.identity) {
+            *login.lock().await = Some(identity);
+        }
+        let new = granted.authorization;
         let helps = new.is_some() && (new != used || !is_basic(new.as_ref(), credentials));
         if helps {
             *current = new;
@@ -510,9 +651,9 @@ impl Repository {
         Ok(helps)
     }
 
-    fn scope(&self) -> String {
+    fn scope(&self, endpoint: &Endpoint) -> String {
         let actions = if self.access == Access::Push { "pull,push" } else { "pull" };
-        format!("repository:{}:{actions}", self.reference.path())
+        format!("repository:{}:{actions}", endpoint.path)
     }
 
     /// Absolute address of a path of the repository at an endpoint.
@@ -522,7 +663,11 @@ impl Repository {
         } else if path.starts_with('/') {
             format!("{}{path}", endpoint.base)
         } else {
-            format!("{}/v2/{}/{path}", endpoint.base, self.reference.path())
+            format!("{}/v2/{}/{path}", endpoint.base, endpoint.path)
+        };
+        let text = match &endpoint.namespace {
+            Some(host) => format!("{text}{}ns={}", if text.contains('?') { '&' } else { '?' }, escape(host)),
+            None => text,
         };
         text.parse().map_err(|_| DistributionError::Protocol { url: text, what: "it is no address".into() })
     }
@@ -550,15 +695,21 @@ fn is_passing(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504)
 }
 
-/// Seconds of a `Retry-After`; a date is treated as absent.
+/// What a `Retry-After` asks for, in seconds or as a date (RFC 9110, section 10.2.3).
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    header_text(headers, &RETRY_AFTER)?.parse().ok().map(Duration::from_secs)
+    let text = header_text(headers, &RETRY_AFTER)?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    // A date that has passed asks for nothing.
+    Some(Duration::try_from(at.duration_since(jiff::Timestamp::now())).unwrap_or_default())
 }
 
-/// Waits before the next attempt: doubling, or as long as the registry asks within reason.
+/// Waits before the next attempt: doubling, or as long as the registry asks.
 pub(crate) async fn pause(config: &Config, attempt: u32, asked: Option<Duration>) {
-    let own = config.backoff.saturating_mul(1 << attempt.min(16));
-    tokio::time::sleep(asked.unwrap_or(own).min(MAX_PAUSE)).await;
+    let own = config.backoff.saturating_mul(1 << attempt.min(16)).min(MAX_PAUSE);
+    tokio::time::sleep(asked.map_or(own, |asked| asked.min(MAX_ASKED))).await;
 }
 
 /// Where a redirect leads; `None` if it is none.
@@ -595,7 +746,7 @@ pub(crate) fn join(base: &Uri, location: &str) -> Result<Uri, DistributionError>
 }
 
 /// `Link: </v2/…?n=…&last=…>; rel="next"`.
-fn next_page(headers: &HeaderMap, from: &Uri) -> Option<String> {
+pub(crate) fn next_page(headers: &HeaderMap, from: &Uri) -> Option<String> {
     let link = header_text(headers, &hyper::header::LINK)?;
     let (target, parameters) = link.strip_prefix('<')?.split_once('>')?;
     let next = join(from, target).ok()?;

@@ -111,68 +111,25 @@ fn tls_config(
     insecure: bool,
 ) -> Result<rustls::ClientConfig, DistributionError> {
     let setup = |what: &str, e: &dyn std::fmt::Display| DistributionError::Setup(format!("{what}: {e}"));
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| setup("TLS", &e))?;
     let own = host.is_some_and(|h| !h.roots.is_empty());
-    let builder = if insecure && !own {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+    let trust = if insecure && !own {
+        hull_tls::Trust::Anyone
     } else {
         let mut store = rustls::RootCertStore::empty();
         for pem in roots.iter().chain(host.iter().flat_map(|h| &h.roots)) {
             // Bundles of the system hold odd certificates; those are simply not trusted.
             store.add_parsable_certificates(CertificateDer::pem_slice_iter(pem).filter_map(Result::ok));
         }
-        builder.with_root_certificates(store)
+        hull_tls::Trust::Authorities(store)
     };
     let Some((chain, key)) = host.and_then(|h| h.client.as_ref()) else {
-        return Ok(builder.with_no_client_auth());
+        return hull_tls::client_config(trust, None).map_err(|e| setup("TLS", &e));
     };
     let chain: Result<Vec<_>, _> =
         CertificateDer::pem_slice_iter(chain).map(|c| c.map(CertificateDer::into_owned)).collect();
     let chain = chain.map_err(|e| setup("client certificate", &e))?;
     let key = PrivateKeyDer::from_pem_slice(key.reveal().as_bytes()).map_err(|e| setup("client key", &e))?;
-    builder.with_client_auth_cert(chain, key).map_err(|e| setup("client certificate", &e))
-}
-
-/// Trusts any certificate, for registries configured as insecure; signatures are still checked.
-#[derive(Debug)]
-struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
-
-impl rustls::client::danger::ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &rustls::pki_types::ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: rustls::pki_types::UnixTime,
-    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
-        Ok(rustls::client::danger::ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &rustls::DigitallySignedStruct,
-    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    hull_tls::client_config(trust, Some((chain, key))).map_err(|e| setup("client certificate", &e))
 }
 
 /// Looks names up with hickory (the C library's way needs shared objects a static binary lacks). Set up at the

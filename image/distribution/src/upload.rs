@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hull_model::{Digest, Reference};
+use hull_model::{Descriptor, Digest, Reference};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
@@ -18,18 +18,32 @@ use crate::transport::{Body, go_method, shown};
 
 const PIECE: usize = 256 << 10;
 
+/// Repositories a blob is looked for in.
+const MAX_MOUNTS: usize = 3;
+
+/// Bytes of a chunk where a registry, or what is before it, refuses the blob in one piece.
+const CHUNK: u64 = 16 << 20;
+
 /// What is sent: opened anew for each attempt.
 pub type BlobSource<'a> = &'a (dyn Fn() -> io::Result<File> + Sync);
 
 /// How a blob got into the registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Uploaded {
     /// It was there.
     Existed,
     /// Taken over from another repository of the registry.
-    Mounted,
+    Mounted(Reference),
     /// Sent.
     Sent,
+}
+
+/// What came of asking for a mount.
+enum Mount {
+    Done,
+    /// The registry began an upload there.
+    Begun(Uri),
+    Refused,
 }
 
 /// What a request carries.
@@ -37,6 +51,17 @@ enum Payload<'a> {
     Nothing,
     Bytes(Bytes),
     File { source: BlobSource<'a>, offset: u64, length: u64 },
+}
+
+/// What of a blob is still to be sent.
+struct Rest<'a> {
+    digest: &'a Digest,
+    offset: u64,
+    size: u64,
+    /// Bytes a request, where all at once is too much.
+    chunk: Option<u64>,
+    source: BlobSource<'a>,
+    progress: &'a (dyn Fn(u64) + Sync),
 }
 
 struct Send<'a> {
@@ -65,16 +90,28 @@ impl Repository {
             return Ok(Uploaded::Existed);
         }
         let endpoint = self.upload_endpoint()?;
-        let from = from
-            .iter()
-            .find(|r| r.domain() == self.reference().domain() && r.path() != self.reference().path());
-        if let Some(from) = from
-            && self.mount(endpoint, digest, from).await?
-        {
-            return Ok(Uploaded::Mounted);
+        let mut location = None;
+        let elsewhere =
+            |r: &&Reference| r.domain() == self.reference().domain() && r.path() != self.reference().path();
+        for from in from.iter().filter(elsewhere).take(MAX_MOUNTS) {
+            match self.mount(endpoint, digest, from).await? {
+                Mount::Done => return Ok(Uploaded::Mounted(from.clone())),
+                // An upload was begun instead: the last one is used, the others time out.
+                Mount::Begun(begun) => location = Some(begun),
+                Mount::Refused => {}
+            }
         }
-        self.upload(endpoint, digest, size, source, progress).await?;
+        self.upload(endpoint, location, digest, size, source, progress).await?;
         Ok(Uploaded::Sent)
+    }
+
+    /// Takes a blob over from another repository of the registry; whether that was possible.
+    pub async fn mount_blob(&self, digest: &Digest, from: &Reference) -> Result<bool, DistributionError> {
+        if self.has_blob(digest).await? {
+            return Ok(true);
+        }
+        let mounted = self.mount(self.upload_endpoint()?, digest, from).await?;
+        Ok(matches!(mounted, Mount::Done))
     }
 
     /// Stores a manifest or index under a tag or its digest; returns the digest the registry gave it.
@@ -98,13 +135,18 @@ impl Repository {
         let payload = || Payload::Bytes(Bytes::copy_from_slice(bytes));
         let answer = self.send_retrying(endpoint, Method::PUT, &uri, &headers, payload).await?;
         match answer.status() {
-            StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED => Ok(digest),
+            StatusCode::CREATED | StatusCode::OK | StatusCode::ACCEPTED => {
+                let pushed = Descriptor::new(media_type, digest.clone(), bytes.len() as u64);
+                self.note_subject(answer.headers(), &pushed, bytes).await?;
+                Ok(digest)
+            }
             _ => Err(self.status_error(&Method::PUT, (uri, answer)).await),
         }
     }
 
     /// The registry itself, over whichever protocol answered.
     fn upload_endpoint(&self) -> Result<&Endpoint, DistributionError> {
+        self.check_blocked()?;
         let found = self.endpoints().iter().find(|e| !e.is_down()).or(self.endpoints().last());
         found.ok_or_else(|| DistributionError::Setup("no endpoint".into()))
     }
@@ -114,13 +156,13 @@ impl Repository {
         endpoint: &Endpoint,
         digest: &Digest,
         from: &Reference,
-    ) -> Result<bool, DistributionError> {
+    ) -> Result<Mount, DistributionError> {
         let path = format!("blobs/uploads/?mount={}&from={}", escape(digest.as_str()), escape(from.path()));
         let uri = self.address(endpoint, &path)?;
         let scopes = vec![format!("repository:{}:pull", from.path())];
         let send = Send {
             method: Method::POST,
-            uri,
+            uri: uri.clone(),
             headers: zero_length(),
             payload: Payload::Nothing,
             scopes,
@@ -128,28 +170,41 @@ impl Repository {
         };
         // Refused or not, sending remains possible.
         match self.send(endpoint, send).await {
-            Ok(answer) => Ok(answer.status() == StatusCode::CREATED),
-            Err(DistributionError::PushDenied { .. }) => Ok(false),
+            Ok(answer) if answer.status() == StatusCode::CREATED => Ok(Mount::Done),
+            Ok(answer) if answer.status() == StatusCode::ACCEPTED => {
+                Ok(upload_location(&answer, &uri).map_or(Mount::Refused, Mount::Begun))
+            }
+            Ok(_) | Err(DistributionError::PushDenied { .. }) => Ok(Mount::Refused),
             Err(e) => Err(e),
         }
     }
 
-    /// First in one piece; if that breaks, on from where the registry says it stopped, else from the start.
+    /// First in one piece; if that breaks, on from where the registry says it stopped, else from the start. A blob too
+    /// large for one request goes in chunks.
     async fn upload(
         &self,
         endpoint: &Endpoint,
+        begun: Option<Uri>,
         digest: &Digest,
         size: u64,
         source: BlobSource<'_>,
         progress: &(dyn Fn(u64) + Sync),
     ) -> Result<(), DistributionError> {
-        let mut location = self.start_upload(endpoint).await?;
-        let mut offset = 0;
-        let mut attempt = 0;
+        let mut location = match begun {
+            Some(location) => location,
+            None => self.start_upload(endpoint).await?,
+        };
+        let (mut offset, mut attempt, mut chunk) = (0, 0, None);
         loop {
-            let result = self.put_rest(endpoint, &location, digest, offset, size, source, progress).await;
+            let rest = Rest { digest, offset, size, chunk, source, progress };
+            let result = self.put_rest(endpoint, &location, &rest).await;
             let error = match result {
                 Ok(()) => return Ok(()),
+                Err(DistributionError::Status { status: 413, .. }) if chunk.is_none() && size > CHUNK => {
+                    chunk = Some(CHUNK);
+                    (location, offset) = (self.start_upload(endpoint).await?, 0);
+                    continue;
+                }
                 Err(e) if e.is_passing() && attempt < self.client().config().retries => e,
                 Err(e) => return Err(e),
             };
@@ -172,56 +227,62 @@ impl Repository {
         upload_location(&answer, &uri)
     }
 
-    #[allow(clippy::too_many_arguments)]
     async fn put_rest(
         &self,
         endpoint: &Endpoint,
         location: &Uri,
-        digest: &Digest,
-        offset: u64,
-        size: u64,
-        source: BlobSource<'_>,
-        progress: &(dyn Fn(u64) + Sync),
+        rest: &Rest<'_>,
     ) -> Result<(), DistributionError> {
         let mut location = location.clone();
-        if offset > 0 && offset < size {
-            // The rest as one more chunk; PUT with a range is not something every registry takes.
-            let headers = vec![
-                (CONTENT_TYPE, "application/octet-stream".into()),
-                (CONTENT_RANGE, format!("{offset}-{}", size - 1)),
-                (CONTENT_LENGTH, (size - offset).to_string()),
-            ];
-            let payload = Payload::File { source, offset, length: size - offset };
-            let send = Send {
-                method: Method::PATCH,
-                uri: location.clone(),
-                headers,
-                payload,
-                scopes: Vec::new(),
-                progress,
-            };
-            let answer = self.send(endpoint, send).await?;
-            if !matches!(answer.status(), StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::CREATED)
-            {
-                return Err(self.status_error(&Method::PATCH, (location, answer)).await);
-            }
-            location = upload_location(&answer, &location)?;
+        let (mut offset, size) = (rest.offset, rest.size);
+        // What follows a beginning, as chunks; PUT with a range is not something every registry takes.
+        while (offset > 0 || rest.chunk.is_some()) && offset < size {
+            let length = rest.chunk.unwrap_or(size).min(size - offset);
+            location = self.patch(endpoint, &location, offset, length, rest).await?;
+            offset += length;
         }
         let (offset, length) = if offset > 0 { (size, 0) } else { (0, size) };
         let text = location.to_string();
         let join = if text.contains('?') { '&' } else { '?' };
-        let uri: Uri = format!("{text}{join}digest={}", escape(digest.as_str()))
+        let uri: Uri = format!("{text}{join}digest={}", escape(rest.digest.as_str()))
             .parse()
             .map_err(|_| protocol(&location, "upload location".into()))?;
         let headers =
             vec![(CONTENT_TYPE, "application/octet-stream".into()), (CONTENT_LENGTH, length.to_string())];
-        let payload = Payload::File { source, offset, length };
-        let send =
-            Send { method: Method::PUT, uri: uri.clone(), headers, payload, scopes: Vec::new(), progress };
+        let payload = Payload::File { source: rest.source, offset, length };
+        let (method, scopes, progress) = (Method::PUT, Vec::new(), rest.progress);
+        let send = Send { method, uri: uri.clone(), headers, payload, scopes, progress };
         let answer = self.send(endpoint, send).await?;
         match answer.status() {
             StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK => Ok(()),
             _ => Err(self.status_error(&Method::PUT, (uri, answer)).await),
+        }
+    }
+
+    /// One chunk; where the upload goes on.
+    async fn patch(
+        &self,
+        endpoint: &Endpoint,
+        location: &Uri,
+        offset: u64,
+        length: u64,
+        rest: &Rest<'_>,
+    ) -> Result<Uri, DistributionError> {
+        let headers = vec![
+            (CONTENT_TYPE, "application/octet-stream".into()),
+            (CONTENT_RANGE, format!("{offset}-{}", offset + length - 1)),
+            (CONTENT_LENGTH, length.to_string()),
+        ];
+        let payload = Payload::File { source: rest.source, offset, length };
+        let sent = |bytes: u64| (rest.progress)(offset + bytes);
+        let (method, uri, scopes) = (Method::PATCH, location.clone(), Vec::new());
+        let send = Send { method, uri, headers, payload, scopes, progress: &sent };
+        let answer = self.send(endpoint, send).await?;
+        match answer.status() {
+            StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::CREATED => {
+                upload_location(&answer, location)
+            }
+            _ => Err(self.status_error(&Method::PATCH, (location.clone(), answer)).await),
         }
     }
 

@@ -34,6 +34,19 @@ impl ImageStore {
         self.remove(blobs, chains, is_needed)
     }
 
+    /// The same for these blobs and layers (by chain id).
+    ///
+    /// # Errors
+    /// When something cannot be removed.
+    pub fn release_parts(
+        &self,
+        blobs: HashSet<Digest>,
+        chains: HashSet<Digest>,
+        is_needed: IsNeeded<'_>,
+    ) -> Result<Freed, ImageError> {
+        self.remove(blobs, chains, is_needed)
+    }
+
     /// Removes all blobs and layers that are not needed and that no lease protects.
     ///
     /// # Errors

@@ -51,6 +51,12 @@ pub enum ImageError {
     /// Something other than an image to run.
     #[error("encountered remote {0:?}(unknown) when fetching: it is not an image")]
     NotAnImage(String),
+    /// An index where one artifact was asked for.
+    #[error("{0:?} is not an artifact")]
+    NotAnArtifact(String),
+    /// A manifest where an index was asked for.
+    #[error("{0} is not an image index")]
+    NotAnIndex(Digest),
     /// More layers than a file system can stack.
     #[error("image has {0} layers, more than {max}", max = crate::store::MAX_LAYERS)]
     TooManyLayers(usize),
@@ -69,6 +75,18 @@ pub enum ImageError {
 }
 
 impl ImageError {
+    /// Whether bytes are not what they should be.
+    pub(crate) fn is_content(&self) -> bool {
+        matches!(
+            self,
+            Self::Content(ContentError::DigestMismatch { .. })
+                | Self::Layer {
+                    source: LayerError::Tar(_) | LayerError::Decompress { .. } | LayerError::DiffId { .. },
+                    ..
+                }
+        )
+    }
+
     pub(crate) fn layer(digest: &Digest) -> impl FnOnce(LayerError) -> Self {
         let digest = digest.to_string();
         move |source| Self::Layer { digest, source }

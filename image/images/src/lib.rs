@@ -7,9 +7,12 @@
 //! The order of writing is always: blobs and layers, one flush of the file system, then (by the caller) the record.
 
 mod archive;
+mod artifact;
 mod build;
 mod collect;
+mod contents;
 mod error;
+mod family;
 mod image;
 mod lease;
 mod load;
@@ -19,13 +22,16 @@ mod save;
 mod store;
 
 pub use archive::{ArchiveError, LoadEvent};
+pub use artifact::Artifact;
 pub use build::NewLayer;
 pub use collect::{Freed, IsNeeded};
+pub use contents::{Effect, LayerContents, LayerFile};
 pub use error::ImageError;
+pub use family::{Family, WithFamily};
 pub use image::{Image, ImageLayer};
 pub use lease::Lease;
 pub use load::Loaded;
 pub use pull::{LayerStatus, PullEvent, PullProgress, PullRequest};
-pub use push::{PushEvent, PushProgress, PushStatus};
+pub use push::{Mounts, PushEvent, PushProgress, PushStatus, PushTarget};
 pub use save::SaveItem;
 pub use store::{ImageStore, Leased};

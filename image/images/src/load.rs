@@ -9,7 +9,7 @@ use hull_model::{Descriptor, Digest, ImageConfig, Index, ManifestOrIndex, Platfo
 
 use crate::archive::{ArchiveItem, MAX_INDEX, NAME_ANNOTATION, REF_ANNOTATION};
 use crate::build::layer_type;
-use crate::{ArchiveError, Image, ImageError, ImageStore, Lease, Leased, LoadEvent};
+use crate::{ArchiveError, Family, Image, ImageError, ImageStore, Lease, Leased, LoadEvent};
 
 /// An image found in an archive and the names it has there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Loaded {
     pub image: Image,
     /// Its names.
     pub names: Vec<Reference>,
+    /// The other platforms the archive holds, where its index names them.
+    pub family: Family,
 }
 
 impl ImageStore {
@@ -189,10 +191,17 @@ impl<'a> Intake<'a> {
     /// The images of the archive, nothing unpacked yet.
     fn images(&mut self, platform: Option<&Platform>) -> Result<Vec<Loaded>, ImageError> {
         match (self.table.take(), &self.index) {
+            // The table knows no indexes: an image for several platforms is only whole in the other one.
+            (Some(_), Some(index)) if self.has_index(index)? => self.oci_images(index, platform),
             (Some(table), _) => self.docker_images(&table),
             (None, Some(index)) => self.oci_images(index, platform),
             (None, None) => Err(ArchiveError::NoImage.into()),
         }
+    }
+
+    fn has_index(&self, index: &[u8]) -> Result<bool, ImageError> {
+        let index: Index = json("index.json", index)?;
+        Ok(index.manifests.iter().any(|d| media_type::is_index(&d.media_type) && self.has(&d.digest)))
     }
 
     fn docker_images(&mut self, table: &[u8]) -> Result<Vec<Loaded>, ImageError> {
@@ -221,7 +230,7 @@ impl<'a> Intake<'a> {
                 manifest
             }
         };
-        Ok(Loaded { image: self.store.describe(&manifest)?, names })
+        Ok(Loaded { image: self.store.describe(&manifest)?, names, family: Family::default() })
     }
 
     fn layer_type(&self, digest: &Digest) -> Result<&'static str, ImageError> {
@@ -268,10 +277,15 @@ impl<'a> Intake<'a> {
         let mut found: Vec<Loaded> = Vec::new();
         for descriptor in index.manifests.iter().filter(|d| !d.is_attestation()) {
             let image = self.oci_image(descriptor, platform)?;
+            // One platform asked for is one platform.
+            let family = match platform {
+                None => self.store.family_of(&image)?,
+                Some(_) => Family::default(),
+            };
             let name = name_of(descriptor)?;
             match found.iter_mut().find(|other| other.image == image) {
                 Some(other) => other.names.extend(name),
-                None => found.push(Loaded { image, names: name.into_iter().collect() }),
+                None => found.push(Loaded { image, names: name.into_iter().collect(), family }),
             }
         }
         if found.is_empty() {
@@ -296,7 +310,9 @@ impl<'a> Intake<'a> {
             };
             // Archives may hold one platform of many.
             list.manifests.retain(|d| self.has(&d.digest));
-            let chosen = list.choose(&wanted).ok_or_else(|| ImageError::NoPlatform(wanted.clone()))?;
+            let any = || list.manifests.iter().find(|d| platform.is_none() && !d.is_attestation());
+            let chosen =
+                list.choose(&wanted).or_else(any).ok_or_else(|| ImageError::NoPlatform(wanted.clone()))?;
             let chosen = Descriptor::new(&chosen.media_type, chosen.digest.clone(), chosen.size);
             index.get_or_insert(std::mem::replace(&mut descriptor, chosen));
         }
@@ -315,18 +331,24 @@ impl<'a> Intake<'a> {
         mut found: Vec<Loaded>,
         progress: &dyn Fn(LoadEvent),
     ) -> Result<(Vec<Loaded>, Lease), ImageError> {
-        for loaded in &mut found {
-            for layer in &loaded.image.layers {
+        let images = found
+            .iter_mut()
+            .flat_map(|loaded| std::iter::once(&mut loaded.image).chain(&mut loaded.family.images));
+        for image in images {
+            for layer in &image.layers {
                 self.lease.hold(&layer.chain_id);
                 if !self.store.layers().contains(&layer.chain_id) {
                     self.chains.push(layer.chain_id.clone());
                     progress(LoadEvent::Layer(layer.diff_id.clone(), layer.blob.size));
                 }
             }
-            self.store.unpack(&mut loaded.image)?;
+            self.store.unpack(image)?;
         }
         let lease = self.store.lease();
-        found.iter().for_each(|loaded| self.store.hold(&lease, &loaded.image));
+        for loaded in &found {
+            self.store.hold(&lease, &loaded.image);
+            self.store.hold_family(&lease, &loaded.family);
+        }
         Ok((found, lease))
     }
 }
@@ -384,7 +406,7 @@ fn name_of(descriptor: &Descriptor) -> Result<Option<Reference>, ImageError> {
 }
 
 /// A path of the archive without dots; `None` if it climbs out or is empty.
-fn clean(path: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn clean(path: &[u8]) -> Option<Vec<u8>> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in path.split(|b| *b == b'/') {
         match part {

@@ -14,7 +14,7 @@ use crate::store::check_is_image;
 use crate::{Image, ImageError, ImageStore, Lease, Leased};
 
 /// Pieces between the connection and the disk.
-const DEPTH: usize = 32;
+pub(crate) const DEPTH: usize = 32;
 
 /// What to pull.
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ impl ImageStore {
         Err(ImageError::Nested)
     }
 
-    async fn fetch_documents(
+    pub(crate) async fn fetch_documents(
         &self,
         repository: &Repository,
         fetched: &Fetched,
@@ -139,7 +139,7 @@ impl ImageStore {
         Ok(Image::new(fetched.descriptor.clone(), &manifest, &config))
     }
 
-    async fn fetch_layers(
+    pub(crate) async fn fetch_layers(
         &self,
         repository: &Repository,
         image: &Image,
@@ -171,18 +171,18 @@ impl ImageStore {
 }
 
 /// Blocking threads of one pull.
-struct Workers(Sender<()>);
+pub(crate) struct Workers(Sender<()>);
 
 /// Their end.
-struct Done(Receiver<()>);
+pub(crate) struct Done(Receiver<()>);
 
 impl Workers {
-    fn new() -> (Self, Done) {
+    pub(crate) fn new() -> (Self, Done) {
         let (sender, receiver) = channel(1);
         (Self(sender), Done(receiver))
     }
 
-    async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         &self,
         what: &'static str,
         work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
@@ -198,7 +198,7 @@ impl Workers {
 }
 
 impl Done {
-    async fn wait(mut self) {
+    pub(crate) async fn wait(mut self) {
         while self.0.recv().await.is_some() {}
     }
 }
@@ -230,7 +230,7 @@ impl Fetch<'_> {
                 return Ok(());
             }
             (true, false) => self.unpack_stored().await?,
-            (false, unpacked) => self.unpack_arriving(unpacked).await?,
+            (false, unpacked) => self.unpack_new(unpacked).await?,
         }
         self.tell(LayerStatus::Complete);
         Ok(())
@@ -249,11 +249,34 @@ impl Fetch<'_> {
         self.workers.run("unpacking", work).await
     }
 
-    /// Network on one side, disk on the other, a bounded channel between.
-    async fn unpack_arriving(&self, unpacked: bool) -> Result<(), ImageError> {
+    /// What an earlier attempt left may have been damaged since, by a power cut for one: then it is fetched whole.
+    async fn unpack_new(&self, unpacked: bool) -> Result<(), ImageError> {
+        let (offset, result) = self.unpack_arriving(unpacked, false).await?;
+        match result {
+            Err(error) if offset > 0 && error.is_content() => {
+                tracing::warn!(blob = %self.layer.blob.digest, offset, %error, "fetched again from the start");
+                self.unpack_arriving(unpacked, true).await?.1
+            }
+            result => result,
+        }
+    }
+
+    /// Network on one side, disk on the other, a bounded channel between. The result comes with where it began.
+    async fn unpack_arriving(
+        &self,
+        unpacked: bool,
+        anew: bool,
+    ) -> Result<(u64, Result<(), ImageError>), ImageError> {
         let (store, layer, parent) = (self.store.clone(), self.layer.clone(), self.parent.cloned());
         let (digest, size, content) = (layer.blob.digest.clone(), layer.blob.size, store.content().clone());
-        let ingest = self.workers.run("reading", move || Ok(content.ingest(&digest, Some(size))?)).await?;
+        let begin = move || {
+            let mut ingest = content.ingest(&digest, Some(size))?;
+            if anew {
+                ingest.restart()?;
+            }
+            Ok(ingest)
+        };
+        let ingest = self.workers.run("reading", begin).await?;
         let offset = ingest.offset();
         let (sender, receiver) = channel(DEPTH);
         let progress = self.progress.clone();
@@ -263,11 +286,12 @@ impl Fetch<'_> {
         });
         let network = feed(self.repository, &self.layer.blob, offset, sender, self.progress);
         let (network, disk) = tokio::join!(network, disk);
-        match (network, disk) {
+        let result = match (network, disk) {
             // The disk side only saw the stream break.
             (Err(e), _) => Err(e.into()),
             (Ok(()), disk) => disk,
-        }
+        };
+        Ok((offset, result))
     }
 }
 
@@ -316,7 +340,7 @@ fn commit(
         .map_err(ImageError::layer(&layer.blob.digest))
 }
 
-fn own_type(document: &ManifestOrIndex, given: &str) -> String {
+pub(crate) fn own_type(document: &ManifestOrIndex, given: &str) -> String {
     let own = match document {
         ManifestOrIndex::Manifest(Manifest { media_type, .. }) => media_type,
         ManifestOrIndex::Index(index) => &index.media_type,
@@ -352,14 +376,14 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| ImageError::Thread(what))?
 }
 
-enum Piece {
+pub(crate) enum Piece {
     Data(Bytes),
     /// All is there; a channel that merely closes means the pull was given up.
     End,
 }
 
 /// Moves a blob from the registry into the channel; a receiver that is gone has an error of its own to tell.
-async fn feed(
+pub(crate) async fn feed(
     repository: &Repository,
     blob: &Descriptor,
     offset: u64,
@@ -386,7 +410,7 @@ async fn feed(
 }
 
 /// Reads an arriving blob, writing what is new to its partial file.
-struct Arriving {
+pub(crate) struct Arriving {
     ingest: Ingest,
     before: Option<Box<dyn Read + Send>>,
     receiver: Receiver<Piece>,
@@ -395,7 +419,7 @@ struct Arriving {
 }
 
 impl Arriving {
-    fn new(ingest: Ingest, receiver: Receiver<Piece>) -> Result<Self, ContentError> {
+    pub(crate) fn new(ingest: Ingest, receiver: Receiver<Piece>) -> Result<Self, ContentError> {
         let before: Option<Box<dyn Read + Send>> = match ingest.offset() {
             0 => None,
             _ => Some(Box::new(ingest.reader()?)),
@@ -403,10 +427,16 @@ impl Arriving {
         Ok(Self { ingest, before, receiver, piece: Bytes::new(), ended: false })
     }
 
-    fn drain(&mut self) -> io::Result<()> {
+    pub(crate) fn drain(&mut self) -> io::Result<()> {
         let mut buffer = vec![0; 64 << 10];
         while self.read(&mut buffer)? > 0 {}
         Ok(())
+    }
+}
+
+impl Arriving {
+    pub(crate) fn commit(self) -> Result<(), ImageError> {
+        Ok(self.ingest.commit().map(drop)?)
     }
 }
 

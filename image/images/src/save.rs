@@ -6,7 +6,7 @@ use hull_layer::tar::{Entry, Kind, Writer};
 use hull_model::{Descriptor, Digest, Index, Reference, media_type};
 
 use crate::archive::{ArchiveItem, NAME_ANNOTATION, REF_ANNOTATION};
-use crate::{ArchiveError, Image, ImageError, ImageStore};
+use crate::{ArchiveError, Family, Image, ImageError, ImageStore};
 
 /// An image to save and the names to save it under (perhaps none).
 #[derive(Clone, Debug)]
@@ -15,6 +15,35 @@ pub struct SaveItem<'a> {
     pub image: &'a Image,
     /// Its names, with tags.
     pub names: Vec<Reference>,
+    /// Saved with it, under its index: the other platforms. Without, the archive holds the one image.
+    pub family: Option<&'a Family>,
+}
+
+impl SaveItem<'_> {
+    /// The index, where more than the one image is saved.
+    fn index(&self) -> Option<&Descriptor> {
+        self.family.and(self.image.index.as_ref())
+    }
+
+    /// What `index.json` lists: the index, or the one manifest with its platform.
+    fn top(&self) -> Descriptor {
+        match self.index() {
+            Some(index) => index.clone(),
+            None => Descriptor { platform: Some(self.image.platform.clone()), ..self.image.manifest.clone() },
+        }
+    }
+
+    fn digests(&self) -> Vec<&Digest> {
+        let image = self.image;
+        let own = [&image.config.digest, &image.manifest.digest].into_iter();
+        let mut all: Vec<&Digest> = own.chain(image.layers.iter().map(|layer| &layer.blob.digest)).collect();
+        if let (Some(index), Some(family)) = (self.index(), self.family) {
+            all.push(&index.digest);
+            // The index is among each image's blobs.
+            all.extend(family.digests());
+        }
+        all
+    }
 }
 
 impl ImageStore {
@@ -25,11 +54,8 @@ impl ImageStore {
         archive.directory("blobs/")?;
         archive.directory("blobs/sha256/")?;
         for item in items {
-            for digest in [&item.image.config.digest, &item.image.manifest.digest] {
+            for digest in item.digests() {
                 archive.blob(self, digest)?;
-            }
-            for layer in &item.image.layers {
-                archive.blob(self, &layer.blob.digest)?;
             }
         }
         archive.document("index.json", &index(items))?;
@@ -97,7 +123,7 @@ fn blob_name(digest: &Digest) -> String {
 fn index(items: &[SaveItem<'_>]) -> Index {
     let mut manifests = Vec::new();
     for item in items {
-        let plain = Descriptor { platform: Some(item.image.platform.clone()), ..item.image.manifest.clone() };
+        let plain = item.top();
         if item.names.is_empty() {
             manifests.push(plain.clone());
         }

@@ -7,7 +7,7 @@ use hull_layer::{Layers, Snapshot};
 use hull_model::{Descriptor, Digest, ImageConfig, Manifest, ManifestOrIndex, media_type};
 
 use crate::lease::Leases;
-use crate::{Image, ImageError, Lease};
+use crate::{Family, Image, ImageError, Lease};
 
 /// As many as overlayfs stacks (OVL_MAX_STACK).
 pub(crate) const MAX_LAYERS: usize = 500;
@@ -133,6 +133,11 @@ impl ImageStore {
         }
         image.size = self.size(image)?;
         Ok(())
+    }
+
+    /// Protects everything of an image's family.
+    pub fn hold_family(&self, lease: &Lease, family: &Family) {
+        family.digests().chain(family.chains()).for_each(|digest| lease.hold(digest));
     }
 
     /// Protects everything of an image.

@@ -19,7 +19,7 @@ fn names(texts: &[&str]) -> Vec<Reference> {
 
 fn save(place: &Place, image: &Image, texts: &[&str]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    place.store.save(&[SaveItem { image, names: names(texts) }], &mut bytes).unwrap();
+    place.store.save(&[SaveItem { image, names: names(texts), family: None }], &mut bytes).unwrap();
     bytes
 }
 
@@ -253,7 +253,7 @@ fn damaged_blobs_are_not_saved() {
         let mut bad = good.clone();
         bad[7] ^= 0x20;
         std::fs::write(&path, &bad).unwrap();
-        let item = SaveItem { image: &image, names: Vec::new() };
+        let item = SaveItem { image: &image, names: Vec::new(), family: None };
         let error = place.store.save(&[item], std::io::sink()).unwrap_err();
         assert!(error.to_string().contains("is damaged"), "{error}");
         std::fs::write(&path, &good).unwrap();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{Place, chain, gzip, noise, quiet, request, tar};
 use hull_distribution::{Access, Client, Config, Credentials, DistributionError, Secret};
-use hull_images::{Image, ImageError, PushEvent, PushProgress, PushStatus};
+use hull_images::{Image, ImageError, PushEvent, PushProgress, PushStatus, PushTarget};
 use hull_model::{ImageConfig, Reference};
 
 /// A registry of its own directory and port, ended with the test.
@@ -135,7 +135,9 @@ async fn push(
     let log = seen.clone();
     let progress: PushProgress = Arc::new(move |e: PushEvent| log.lock().unwrap().push(e.status));
     let repository = client.repository(reference, Access::Push, credentials);
-    place.store.push(&repository, reference, image, mounts, 3, &progress).await?;
+    let mounts = |_: &_| mounts.to_vec();
+    let target = PushTarget { repository: &repository, mounts: &mounts, concurrency: 3, progress: &progress };
+    place.store.push(&target, reference, image).await?;
     let found = seen.lock().unwrap();
     let last = |s: &&PushStatus| !matches!(s, PushStatus::Preparing | PushStatus::Pushing(..));
     Ok(found.iter().filter(last).cloned().collect())
@@ -156,7 +158,8 @@ async fn there_and_back() {
     assert_eq!(second, [PushStatus::Exists, PushStatus::Exists]);
     let other = registry.reference("team/other:2");
     let third = push(&client, &place, &image, &other, None, std::slice::from_ref(&reference)).await.unwrap();
-    assert_eq!(third, [PushStatus::Mounted, PushStatus::Mounted]);
+    let mounted = PushStatus::Mounted(reference.clone());
+    assert_eq!(third, [mounted.clone(), mounted]);
     for reference in [&reference, &other, &reference.with_digest(image.manifest.digest.clone())] {
         let back = Place::new();
         let repository = client.repository(reference, Access::Pull, None);

@@ -32,8 +32,10 @@ pub struct PullRequest {
     pub image: String,
     /// Tag or digest, when the name has none.
     pub tag: Option<String>,
-    /// `os/arch[/variant]`; none for the host's.
+    /// `os/arch[/variant]`, or `all`; none for the host's.
     pub platform: Option<String>,
+    /// Fetch what refers to the image as well.
+    pub referrers: bool,
     /// Credentials for the registry.
     pub auth: Option<AuthConfig>,
 }
@@ -46,6 +48,8 @@ pub struct PushRequest {
     pub tag: Option<String>,
     /// One platform of an image that has several.
     pub platform: Option<String>,
+    /// Send what refers to the image as well.
+    pub referrers: bool,
     /// Credentials for the registry.
     pub auth: Option<AuthConfig>,
 }

@@ -81,7 +81,8 @@ mod tests {
         let engine = open.await.expect("join").expect("open");
         let mut ids = Vec::new();
         for tag in [None, Some("latest".to_owned())] {
-            let request = PullRequest { image: "hello".to_owned(), tag, platform: None, auth: None };
+            let request =
+                PullRequest { image: "hello".to_owned(), tag, platform: None, referrers: false, auth: None };
             let messages: Vec<_> = engine.image_pull(request).await.expect("asked").collect().await;
             assert!(messages.iter().all(std::result::Result::is_ok), "{messages:?}");
             let image = engine.image_for_run("hello", "").await.expect("known");

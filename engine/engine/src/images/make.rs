@@ -30,7 +30,13 @@ impl Engine {
         changes::apply(&mut defaults, &request.changes)?;
         let archive = match request.source {
             ImportSource::Stream(archive) => StreamReader::new(archive),
-            ImportSource::Url(_) => return Err(Error::not_implemented("importing from a URL")),
+            ImportSource::Url(url) => {
+                // docker's clients leave the scheme out.
+                let url = if url.contains("://") { url } else { format!("http://{url}") };
+                let client = self.registry_client().await?;
+                let (_, bytes) = client.download(&url).await.map_err(super::registry::error)?;
+                StreamReader::new(bytes)
+            }
         };
         let now = rfc3339_nano(jiff::Timestamp::now());
         let comment = request.message.filter(|text| !text.is_empty()).unwrap_or("Imported from -".to_owned());

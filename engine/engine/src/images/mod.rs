@@ -24,9 +24,12 @@ use crate::{Config, Engine, Error, Result};
 
 mod actions;
 mod archive;
+mod artifacts;
 mod changes;
 mod hello;
+mod layers;
 mod make;
+mod manifests;
 mod progress;
 mod pull;
 mod push;
@@ -38,6 +41,7 @@ mod remove;
 pub use actions::{
     CommitRequest, ImportRequest, ImportSource, ListOptions, Progress, PullRequest, PushRequest,
 };
+pub use archive::Compression;
 use record::Known;
 
 /// The images of an engine.
@@ -89,8 +93,11 @@ impl Engine {
     /// [`crate::Kind::NotFound`] with docker's text `No such image: busybox:latest`. Touches no disk.
     #[allow(dead_code)]
     pub(crate) async fn image_for_run(&self, name: &str, platform: &str) -> Result<RunImage> {
-        let image = self.0.images.known().find_for_run(name)?;
-        record::check_platform(&image, name, platform)?;
+        let image = match self.0.images.known().find_for_run(name) {
+            Err(error) => return Err(self.not_an_image(name).unwrap_or(error)),
+            Ok(image) => image,
+        };
+        let image = record::select_platform(&image, name, platform)?;
         Ok(RunImage {
             id: image.id().to_string(),
             config: Arc::clone(&image.config),
@@ -102,9 +109,9 @@ impl Engine {
     /// A container of this image is gone: an image that was removed while the container was there goes too.
     pub(crate) async fn image_released(&self, id: &str) -> Result<()> {
         let Ok(id) = id.parse::<Digest>() else { return Ok(()) };
-        let image = self.0.images.known().images.get(&id).cloned();
+        let image = self.0.images.known().main_of(&id).cloned();
         match image {
-            Some(image) if image.record.removed && self.containers_of_image(id.as_str()).is_empty() => {
+            Some(image) if image.record.removed && self.users_of(image.id()).is_empty() => {
                 self.image_forget(&image).await.map(drop)
             }
             _ => Ok(()),

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, Weak};
 
 use hull_distribution::{Access, Client, Credentials};
 use hull_docker_api::JsonMessage;
-use hull_images::{LayerStatus, PullEvent, PullProgress, PullRequest as StorePull};
-use hull_model::{Digest, Platform, Reference};
+use hull_images::{
+    Family, ImageError, LayerStatus, Leased, PullEvent, PullProgress, PullRequest as StorePull, WithFamily,
+};
+use hull_model::{Digest, Platform, PlatformError, Reference};
 
 use super::progress::{self, Board, Followed};
 use super::record::parse_reference;
@@ -23,6 +25,7 @@ pub(super) struct Pulls(Mutex<BTreeMap<Key, Weak<Followed>>>);
 struct Key {
     reference: String,
     platform: String,
+    referrers: bool,
     /// Digest of the credentials, not themselves.
     credentials: Digest,
 }
@@ -42,14 +45,20 @@ impl Engine {
                 Err(_) => reference.with_tag(tag).map_err(invalid)?,
             };
         }
-        let platform = match request.platform.as_deref().filter(|text| !text.is_empty()) {
-            None => None,
-            Some(text) => Some(text.parse::<Platform>().map_err(|error| Error::invalid(error.to_string()))?),
+        let platforms = match request.platform.as_deref().filter(|text| !text.is_empty()) {
+            None => Platforms::Host,
+            Some("all") => Platforms::All,
+            Some(text) => Platforms::One(
+                text.parse().map_err(|error: PlatformError| Error::invalid(error.to_string()))?,
+            ),
         };
+        self.registries_allow(&request.image, &reference)?;
+        let what = What { platforms, referrers: request.referrers };
         let credentials = request.auth.map(credentials);
         let key = Key {
             reference: reference.to_string(),
-            platform: platform.as_ref().map(Platform::to_string).unwrap_or_default(),
+            platform: request.platform.unwrap_or_default(),
+            referrers: request.referrers,
             credentials: digest_of(credentials.as_ref()),
         };
         let mut pulls = self.0.images.pulls.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -58,9 +67,7 @@ impl Engine {
         let followed = running.unwrap_or_else(|| {
             let engine = self.clone();
             let followed =
-                progress::run(
-                    |board| async move { engine.pull(reference, platform, credentials, &board).await },
-                );
+                progress::run(|board| async move { engine.pull(reference, what, credentials, &board).await });
             pulls.insert(key, Arc::downgrade(&followed));
             followed
         });
@@ -70,7 +77,7 @@ impl Engine {
     async fn pull(
         &self,
         reference: Reference,
-        platform: Option<Platform>,
+        what: What,
         credentials: Option<Credentials>,
         board: &Board,
     ) -> Result<()> {
@@ -79,12 +86,12 @@ impl Engine {
         }
         let client = self.registry_client().await?;
         if !reference.is_name_only() {
-            return self.pull_one(&client, reference, platform, credentials, board).await;
+            return self.pull_one(&client, reference, &what, credentials, board).await;
         }
         let repository = client.repository(&reference, Access::Pull, credentials.clone());
         for tag in repository.tags().await.map_err(registry::error)? {
             let tagged = reference.with_tag(&tag).map_err(|error| Error::internal(error.to_string()))?;
-            self.pull_one(&client, tagged, platform.clone(), credentials.clone(), board).await?;
+            self.pull_one(&client, tagged, &what, credentials.clone(), board).await?;
         }
         Ok(())
     }
@@ -93,33 +100,77 @@ impl Engine {
         &self,
         client: &Client,
         reference: Reference,
-        platform: Option<Platform>,
+        what: &What,
         credentials: Option<Credentials>,
         board: &Board,
     ) -> Result<()> {
-        let repository = client.repository(&reference, Access::Pull, credentials);
-        let request = StorePull {
-            reference: reference.clone(),
-            platform,
-            concurrency: self.config().max_concurrent_downloads.max(1),
+        let progress = teller(board, &reference);
+        let pulled = match self.pull_image(client, &reference, what, credentials.clone(), &progress).await {
+            // Not to be run, but to be kept.
+            Err(ImageError::NotAnImage(_)) => {
+                return self.pull_artifact(client, &reference, credentials, board, &progress).await;
+            }
+            pulled => pulled.map_err(image_error)?,
         };
-        let pulled = self.0.images.store.pull(&repository, &request, &teller(board, &reference)).await;
-        let pulled = pulled.map_err(image_error)?;
-        let digest = pulled.value.repo_digest().clone();
+        let digest = pulled.value.image.repo_digest().clone();
         let by_digest = reference.with_digest(digest.clone());
         let known_before = self.0.images.known().by_reference(&reference).map(|image| image.id().clone());
-        let up_to_date = known_before.as_ref() == Some(&pulled.value.id);
+        let up_to_date = known_before.as_ref() == Some(&pulled.value.image.id);
         let mut names = vec![by_digest];
         if reference.digest().is_none() {
             names.push(reference.clone());
         }
-        let image = self.image_record(pulled, None, names).await?;
+        let image = self.image_record_all(pulled, None, names).await?;
         self.image_event("pull", image.id(), &reference.familiar());
+        if what.referrers {
+            let subjects = Self::subjects(&image);
+            self.pull_referrers(client, &reference, &subjects, credentials, board, &progress).await?;
+        }
         board.tell(JsonMessage::status("", format!("Digest: {digest}")));
         let outcome = if up_to_date { "Image is up to date for" } else { "Downloaded newer image for" };
         board.tell(JsonMessage::status("", format!("Status: {outcome} {}", reference.familiar())));
         Ok(())
     }
+}
+
+impl Engine {
+    async fn pull_image(
+        &self,
+        client: &Client,
+        reference: &Reference,
+        what: &What,
+        credentials: Option<Credentials>,
+        progress: &PullProgress,
+    ) -> std::result::Result<Leased<WithFamily>, ImageError> {
+        let repository = client.repository(reference, Access::Pull, credentials);
+        let platform = match &what.platforms {
+            Platforms::One(platform) => Some(platform.clone()),
+            Platforms::Host | Platforms::All => None,
+        };
+        let concurrency = self.config().max_concurrent_downloads.max(1);
+        let request = StorePull { reference: reference.clone(), platform, concurrency };
+        let store = &self.0.images.store;
+        if matches!(what.platforms, Platforms::All) {
+            return store.pull_all(&repository, &request, progress).await;
+        }
+        let Leased { value: image, lease } = store.pull(&repository, &request, progress).await?;
+        Ok(Leased { value: WithFamily { image, family: Family::default() }, lease })
+    }
+}
+
+/// What of a reference is wanted.
+#[derive(Debug, Clone)]
+struct What {
+    platforms: Platforms,
+    /// What refers to the image as well.
+    referrers: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Platforms {
+    Host,
+    One(Platform),
+    All,
 }
 
 /// Tells a pull's news in docker's words.

@@ -8,8 +8,8 @@ use hull_docker_api::{
 };
 use hull_model::{Digest, Reference};
 
-use super::record::{Image, Known, check_platform, parse_reference};
-use super::{ListOptions, until};
+use super::record::{Image, Known, parse_reference, select_platform};
+use super::{ListOptions, manifests, until};
 use crate::volumes::{boolean, check_filters, has_any_label};
 use crate::{Engine, Error, Result};
 
@@ -39,6 +39,12 @@ impl Engine {
         let shared = options.shared_size.then(|| self.shared_layers());
         let mut list: Vec<ImageSummary> =
             chosen.iter().map(|(image, names)| self.summary(image, names, shared.as_ref())).collect();
+        if options.manifests {
+            for ((image, _), summary) in chosen.iter().zip(&mut list) {
+                summary.descriptor = Some(manifests::top(image));
+                summary.manifests = self.manifests_of(image).await?;
+            }
+        }
         list.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
         Ok(list)
     }
@@ -50,16 +56,20 @@ impl Engine {
     pub async fn image_inspect(
         &self,
         name: &str,
-        _manifests: bool,
+        manifests: bool,
         platform: Option<String>,
     ) -> Result<ImageInspect> {
-        let image = self.image_find(name)?;
-        check_platform(&image, name, platform.as_deref().unwrap_or_default())?;
-        let names = self.0.images.known().references_of(image.id());
+        let main = self.image_find(name)?;
+        let image = select_platform(&main, name, platform.as_deref().unwrap_or_default())?;
+        let names = self.0.images.known().references_of(main.id());
         let config = &image.config;
         let defaults = serde_json::to_value(&config.config)
             .and_then(serde_json::from_value)
             .map_err(|error| Error::system("image configuration", error))?;
+        let manifests = match manifests {
+            true => self.manifests_of(&main).await?,
+            false => Vec::new(),
+        };
         let last_comment = config.history.last().map(|step| step.comment.clone()).unwrap_or_default();
         let comment = match config.extra_str("comment") {
             "" => last_comment,
@@ -92,6 +102,8 @@ impl Engine {
                     .clone()
                     .unwrap_or_else(|| hull_docker_api::ZERO_TIME.to_owned()),
             },
+            descriptor: (!manifests.is_empty()).then(|| manifests::top(&main)),
+            manifests,
             ..ImageInspect::default()
         })
     }
@@ -101,9 +113,9 @@ impl Engine {
     /// # Errors
     /// When there is none of this name, or it is for another platform.
     pub async fn image_history(&self, name: &str, platform: Option<String>) -> Result<Vec<HistoryItem>> {
-        let image = self.image_find(name)?;
-        check_platform(&image, name, platform.as_deref().unwrap_or_default())?;
-        let names = self.0.images.known().references_of(image.id());
+        let main = self.image_find(name)?;
+        let image = select_platform(&main, name, platform.as_deref().unwrap_or_default())?;
+        let names = self.0.images.known().references_of(main.id());
         let mut sizes = image.record.layer_sizes.iter();
         let mut steps: Vec<HistoryItem> = image
             .config
@@ -145,7 +157,7 @@ impl Engine {
         let list = self.image_list(options).await?;
         let known = self.0.images.known();
         let layers: BTreeMap<&Digest, u64> =
-            known.images.values().flat_map(|image| image.sized_layers()).collect();
+            known.images.values().flat_map(|image| image.all_layers()).collect();
         Ok((list, signed(layers.values().sum())))
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hull_images::{ImageStore, Leased};
+use hull_images::{Artifact, Family, ImageError, ImageStore, Leased, WithFamily};
 use hull_meta::Durability;
 use hull_model::{Digest, ImageConfig, Platform, Reference, ReferenceError};
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use crate::{Engine, Error, Kind, Result};
 
 pub(super) const IMAGES: &str = "images";
 pub(super) const REFERENCES: &str = "references";
+pub(super) const ARTIFACTS: &str = "artifacts";
 
 /// What is recorded of an image.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -20,6 +21,12 @@ pub(super) struct Record {
     pub(super) image: hull_images::Image,
     /// Bytes of the files in each layer, lowest first.
     pub(super) layer_sizes: Vec<u64>,
+    /// The other platforms of its index, and what else that lists, as far as they were asked for.
+    #[serde(default)]
+    pub(super) family: Family,
+    /// Bytes of the files in the layers of the other platforms, by chain id.
+    #[serde(default)]
+    pub(super) family_sizes: BTreeMap<Digest, u64>,
     /// The image it was made from on this machine.
     #[serde(default)]
     pub(super) parent: Option<Digest>,
@@ -36,9 +43,51 @@ pub(super) struct Record {
 pub(super) struct Image {
     pub(super) record: Record,
     pub(super) config: Arc<ImageConfig>,
+    /// The other platforms as images of their own, which share its names.
+    pub(super) others: Vec<Arc<Image>>,
 }
 
 impl Image {
+    /// With the configurations of all platforms.
+    fn new(record: Record, store: &ImageStore) -> Result<Image, ImageError> {
+        let config = Arc::new(store.config(&record.image)?);
+        let other = |image: &hull_images::Image| {
+            let size = |layer: &hull_images::ImageLayer| record.family_sizes.get(&layer.chain_id).copied();
+            let layer_sizes = image.layers.iter().map(|layer| size(layer).unwrap_or(0)).collect();
+            let config = Arc::new(store.config(image)?);
+            let record = Record {
+                image: image.clone(),
+                layer_sizes,
+                family: Family::default(),
+                family_sizes: BTreeMap::new(),
+                parent: None,
+                last_tagged: record.last_tagged.clone(),
+                removed: record.removed,
+            };
+            Ok(Arc::new(Image { record, config, others: Vec::new() }))
+        };
+        let others = record.family.images.iter().map(other).collect::<Result<_, ImageError>>()?;
+        Ok(Image { record, config, others })
+    }
+
+    /// The image for a platform; the image itself for none.
+    pub(super) fn for_platform(self: &Arc<Self>, platform: Option<&Platform>) -> Option<Arc<Image>> {
+        let Some(wanted) = platform else { return Some(Arc::clone(self)) };
+        let all = std::iter::once(self).chain(&self.others);
+        let ranked = all.filter_map(|image| Some((wanted.rank(&image.config.platform())?, image)));
+        ranked.min_by_key(|(rank, _)| *rank).map(|(_, image)| Arc::clone(image))
+    }
+
+    /// Ids of all its platforms, its own first.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &Digest> {
+        std::iter::once(self.id()).chain(self.others.iter().map(|other| other.id()))
+    }
+
+    /// Layers of all platforms with the bytes of their files.
+    pub(super) fn all_layers(&self) -> impl Iterator<Item = (&Digest, u64)> {
+        self.sized_layers().chain(self.record.family_sizes.iter().map(|(chain, size)| (chain, *size)))
+    }
+
     /// Digest of the configuration.
     pub(super) fn id(&self) -> &Digest {
         &self.record.image.id
@@ -76,18 +125,17 @@ pub(super) struct Known {
     pub(super) images: BTreeMap<Digest, Arc<Image>>,
     /// Full reference to image.
     pub(super) references: BTreeMap<String, (Reference, Digest)>,
+    /// Artifacts by their full reference.
+    pub(super) artifacts: BTreeMap<String, (Reference, Artifact)>,
 }
 
 impl Known {
     pub(super) fn load(store: &hull_meta::Store, images: &ImageStore) -> Result<Known> {
         let mut known = Known::default();
         for (id, record) in store.load::<Record>(IMAGES)? {
-            match images.config(&record.image) {
-                Ok(config) => {
-                    known.images.insert(
-                        record.image.id.clone(),
-                        Arc::new(Image { record, config: Arc::new(config) }),
-                    );
+            match Image::new(record, images) {
+                Ok(image) => {
+                    known.images.insert(image.id().clone(), Arc::new(image));
                 }
                 // Its containers go on; the image has to be pulled again.
                 Err(error) => {
@@ -101,6 +149,11 @@ impl Known {
                     known.references.insert(text, (reference, target.image));
                 }
                 _ => tracing::warn!(reference = text, "the name's image is gone"),
+            }
+        }
+        for (text, artifact) in store.load::<Artifact>(ARTIFACTS)? {
+            if let Ok(reference) = text.parse::<Reference>() {
+                known.artifacts.insert(text, (reference, artifact));
             }
         }
         Ok(known)
@@ -117,9 +170,17 @@ impl Known {
 
     /// Whether a blob or layer belongs to an image, those included that wait for their last container.
     pub(super) fn needs(&self, part: &Digest) -> bool {
-        self.images
-            .values()
-            .any(|image| image.record.image.blobs().chain(image.chain()).any(|own| own == part))
+        self.images.values().any(|image| {
+            let family = &image.record.family;
+            let own = image.record.image.blobs().chain(image.chain());
+            own.chain(family.digests()).chain(family.chains()).any(|own| own == part)
+        }) || self.artifacts.values().any(|(_, artifact)| artifact.digests().any(|own| own == part))
+    }
+
+    /// The image that one of several platforms belongs to.
+    pub(super) fn main_of(&self, id: &Digest) -> Option<&Arc<Image>> {
+        let belongs = |image: &&Arc<Image>| image.others.iter().any(|other| other.id() == id);
+        self.images.get(id).or_else(|| self.images.values().find(belongs))
     }
 
     /// Images made from this one on this machine.
@@ -141,10 +202,9 @@ impl Known {
     /// As [`Known::find`]; a removed image that containers still use is found by its whole id.
     pub(super) fn find_for_run(&self, name: &str) -> Result<Arc<Image>> {
         if let Some(id) = whole_id(name) {
-            if let Some(image) = self.images.get(&id) {
-                return Ok(Arc::clone(image));
-            }
-            return Err(no_such_image(name));
+            let main = self.main_of(&id).ok_or_else(|| no_such_image(name))?;
+            let mut all = std::iter::once(main).chain(&main.others);
+            return all.find(|image| *image.id() == id).cloned().ok_or_else(|| no_such_image(name));
         }
         match parse_reference(name) {
             Ok(reference) => {
@@ -210,21 +270,20 @@ pub(super) fn no_such_image(name: &str) -> Error {
     Error::not_found(format!("No such image: {shown}"))
 }
 
-/// Refuses an image of another platform than the one asked for.
-pub(super) fn check_platform(image: &Image, name: &str, platform: &str) -> Result<()> {
+/// The image for the platform that was asked for, if any was.
+pub(super) fn select_platform(image: &Arc<Image>, name: &str, platform: &str) -> Result<Arc<Image>> {
     if platform.is_empty() {
-        return Ok(());
+        return Ok(Arc::clone(image));
     }
     let wanted: Platform =
         platform.parse().map_err(|error: hull_model::PlatformError| Error::invalid(error.to_string()))?;
-    let actual = image.config.platform();
-    if wanted.accepts(&actual) {
-        return Ok(());
-    }
-    Err(Error::not_found(format!(
-        "image with reference {name} was found but its platform ({actual}) does not match the specified platform \
-         ({wanted})"
-    )))
+    image.for_platform(Some(&wanted)).ok_or_else(|| {
+        let actual = image.config.platform();
+        Error::not_found(format!(
+            "image with reference {name} was found but its platform ({actual}) does not match the specified platform \
+             ({wanted})"
+        ))
+    })
 }
 
 impl Engine {
@@ -236,10 +295,22 @@ impl Engine {
         parent: Option<Digest>,
         names: Vec<Reference>,
     ) -> Result<Arc<Image>> {
+        let Leased { value: image, lease } = made;
+        let value = WithFamily { image, family: Family::default() };
+        self.image_record_all(Leased { value, lease }, parent, names).await
+    }
+
+    /// The same for an image with its other platforms.
+    pub(super) async fn image_record_all(
+        &self,
+        made: Leased<WithFamily>,
+        parent: Option<Digest>,
+        names: Vec<Reference>,
+    ) -> Result<Arc<Image>> {
         let engine = self.clone();
         tokio::spawn(async move {
-            let Leased { value: image, lease } = made;
-            let recorded = engine.record(image, parent, &names).await;
+            let Leased { value: made, lease } = made;
+            let recorded = engine.record(made, parent, &names).await;
             drop(lease);
             recorded
         })
@@ -248,31 +319,40 @@ impl Engine {
 
     async fn record(
         &self,
-        made: hull_images::Image,
+        made: WithFamily,
         parent: Option<Digest>,
         names: &[Reference],
     ) -> Result<Arc<Image>> {
+        let id = made.image.id.clone();
+        let old = self.0.images.known().images.get(&id).cloned();
         let store = self.0.images.store.clone();
-        let (made, config, layer_sizes) = tokio::task::spawn_blocking(move || {
-            let config = store.config(&made)?;
-            let size =
-                |layer: &hull_images::ImageLayer| store.layers().record(&layer.chain_id).map(|r| r.size);
-            let sizes: Result<Vec<u64>, _> = made.layers.iter().map(size).collect();
-            Ok::<_, hull_images::ImageError>((made, config, sizes.unwrap_or_default()))
+        let is_named = !names.is_empty();
+        let image = tokio::task::spawn_blocking(move || {
+            let WithFamily { image: made, mut family } = made;
+            let size = |chain: &Digest| store.layers().record(chain).map_or(0, |record| record.size);
+            let layer_sizes = made.layers.iter().map(|layer| size(&layer.chain_id)).collect();
+            let (mut parent, mut last_tagged) = (parent, None);
+            if let Some(old) = old {
+                // Known already, maybe under another manifest: it stays what was made from its parent, and what was
+                // asked for of its index stays.
+                parent = parent.or_else(|| old.record.parent.clone());
+                last_tagged.clone_from(&old.record.last_tagged);
+                if family == Family::default() && made.index == old.record.image.index {
+                    family.clone_from(&old.record.family);
+                }
+            }
+            if is_named {
+                last_tagged = Some(hull_docker_api::rfc3339_nano(jiff::Timestamp::now()));
+            }
+            let family_sizes = family.chains().map(|chain| (chain.clone(), size(chain))).collect();
+            let removed = false;
+            let record =
+                Record { image: made, layer_sizes, family, family_sizes, parent, last_tagged, removed };
+            Image::new(record, &store)
         })
         .await?
         .map_err(|error| Error::system("record image", error))?;
-        let mut record = Record { image: made, layer_sizes, parent, last_tagged: None, removed: false };
-        let id = record.image.id.clone();
-        if let Some(old) = self.0.images.known().images.get(&id) {
-            // Known already, maybe under another manifest: it stays what was made from its parent.
-            record.parent = record.parent.or_else(|| old.record.parent.clone());
-            record.last_tagged.clone_from(&old.record.last_tagged);
-        }
-        if !names.is_empty() {
-            record.last_tagged = Some(hull_docker_api::rfc3339_nano(jiff::Timestamp::now()));
-        }
-        let image = Arc::new(Image { record, config: Arc::new(config) });
+        let image = Arc::new(image);
         let mut batch = hull_meta::Batch::new();
         batch.put(IMAGES, id.as_str(), &image.record)?;
         for name in names {
@@ -340,11 +420,15 @@ mod tests {
                     size: 0,
                 },
                 layer_sizes: Vec::new(),
+                family: Family::default(),
+                family_sizes: BTreeMap::new(),
                 parent: None,
                 last_tagged: None,
                 removed: false,
             };
-            known.images.insert(id.clone(), Arc::new(Image { record, config: Arc::default() }));
+            known
+                .images
+                .insert(id.clone(), Arc::new(Image { record, config: Arc::default(), others: Vec::new() }));
             ids.push(id);
         }
         for (name, index) in names {

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::SystemTime;
 
-use hull_distribution::{Client, Config as ClientConfig, Credentials, DistributionError, HostConfig, Secret};
+use hull_distribution::{
+    Client, Config as ClientConfig, Credentials, DistributionError, HostConfig, Registries as Rules, Secret,
+};
 use hull_docker_api::{AuthConfig, AuthResponse, DescriptorPlatform, DistributionInspect};
 use hull_images::ImageError;
-use hull_model::{Descriptor, ManifestOrIndex};
+use hull_model::{Descriptor, ManifestOrIndex, Reference};
 
 use super::record::parse_reference;
 use crate::{Config, Engine, Error, Kind, Result};
@@ -24,14 +27,20 @@ const BUNDLES: [&str; 4] = [
 /// Certificates of single registries: `<directory>/<host[:port]>/{*.crt,*.cert,*.key}`, docker's place first.
 const HOST_CERTIFICATES: [&str; 2] = ["/etc/docker/certs.d", "/etc/hull/certs.d"];
 
-/// The registry client, made when it is first needed: reading certificates takes a while.
+/// The registry client, made when it is first needed: reading certificates takes a while. It is made anew when the
+/// file of registries has changed.
 #[derive(Debug)]
 pub(super) struct Registries {
     mirrors: Vec<String>,
     insecure: Vec<String>,
     version: String,
-    client: OnceLock<Client>,
+    attempts: Option<u32>,
+    file: PathBuf,
+    made: Mutex<Option<(Stamp, Client)>>,
 }
+
+/// What tells one state of a file from another: when it was written, its length, its inode.
+type Stamp = Option<(SystemTime, u64, u64)>;
 
 impl Registries {
     pub(super) fn new(config: &Config) -> Registries {
@@ -39,21 +48,94 @@ impl Registries {
             mirrors: config.registry_mirrors.clone(),
             insecure: config.insecure_registries.clone(),
             version: config.version.clone(),
-            client: OnceLock::new(),
+            attempts: config.max_download_attempts,
+            file: config.registries_file.clone(),
+            made: Mutex::default(),
         }
     }
 
-    fn connect(&self) -> &Client {
-        self.client.get_or_init(|| {
-            Client::new(ClientConfig {
-                user_agent: format!("hull/{}", self.version),
-                roots: BUNDLES.iter().find_map(|path| fs::read(path).ok()).into_iter().collect(),
-                mirrors: self.mirrors.clone(),
-                insecure: self.insecure.clone(),
-                hosts: host_certificates(),
-                ..ClientConfig::default()
-            })
-        })
+    fn connect(&self) -> Result<Client> {
+        let mut made = self.made.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let stamp = stamp(&self.file);
+        if let Some((known, client)) = &*made
+            && *known == stamp
+        {
+            return Ok(client.clone());
+        }
+        let registries = read_rules(&self.file)?;
+        let mut hosts = host_certificates();
+        rule_certificates(&registries, &mut hosts)?;
+        let mut config = ClientConfig {
+            user_agent: format!("hull/{}", self.version),
+            roots: BUNDLES.iter().find_map(|path| fs::read(path).ok()).into_iter().collect(),
+            mirrors: self.mirrors.clone(),
+            insecure: self.insecure.clone(),
+            hosts,
+            registries,
+            ..ClientConfig::default()
+        };
+        if let Some(attempts) = self.attempts {
+            config.retries = attempts.saturating_sub(1);
+        }
+        let client = Client::new(config);
+        *made = Some((stamp, client.clone()));
+        Ok(client)
+    }
+}
+
+fn stamp(file: &Path) -> Stamp {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::metadata(file).ok()?;
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+/// The rules of a file; none if there is no file.
+pub(crate) fn read_rules(file: &Path) -> Result<Rules> {
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Rules::default()),
+        Err(error) => return Err(Error::system(format_args!("read {}", file.display()), error)),
+    };
+    Rules::parse(&text).map_err(|error| Error::new(Kind::System, format!("{}: {error}", file.display())))
+}
+
+/// Certificates that rules name go to the hosts of their prefix or location.
+fn rule_certificates(rules: &Rules, hosts: &mut BTreeMap<String, HostConfig>) -> Result<()> {
+    for rule in &rules.rules {
+        if rule.ca.is_empty() && rule.client_cert.is_none() {
+            continue;
+        }
+        let read = |path: &Path| {
+            fs::read(path).map_err(|error| Error::system(format_args!("read {}", path.display()), error))
+        };
+        let place = rule.location.as_deref().unwrap_or(&rule.prefix);
+        let host = match place.split('/').next().unwrap_or(place) {
+            hull_model::DEFAULT_DOMAIN => "registry-1.docker.io",
+            host => host,
+        };
+        let entry = hosts.entry(host.to_owned()).or_default();
+        for path in &rule.ca {
+            entry.roots.push(read(path)?);
+        }
+        if let (Some(certificate), Some(key)) = (&rule.client_cert, &rule.client_key) {
+            let key = String::from_utf8_lossy(&read(key)?).into_owned();
+            entry.client = Some((read(certificate)?, Secret::new(key)));
+        }
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// Refuses a name without registry where the configuration wants one.
+    pub(super) fn registries_allow(&self, written: &str, reference: &Reference) -> Result<()> {
+        let registries = &self.0.images.registries;
+        if read_rules(&registries.file)?.allows(written, reference) {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "{written:?} does not name its registry, as {} demands: {reference} would be meant",
+            registries.file.display()
+        )))
     }
 }
 
@@ -61,7 +143,7 @@ impl Engine {
     /// The registry client.
     pub(super) async fn registry_client(&self) -> Result<Client> {
         let engine = self.clone();
-        Ok(tokio::task::spawn_blocking(move || engine.0.images.registries.connect().clone()).await?)
+        tokio::task::spawn_blocking(move || engine.0.images.registries.connect()).await?
     }
 
     /// Checks credentials with their registry. They are not kept: the client keeps them and sends them along.
@@ -71,8 +153,9 @@ impl Engine {
     pub async fn registry_login(&self, auth: AuthConfig) -> Result<AuthResponse> {
         let domain = registry_domain(&auth.serveraddress);
         let client = self.registry_client().await?;
-        client.login(&domain, credentials(auth)).await.map_err(error)?;
-        Ok(AuthResponse { status: "Login Succeeded".to_owned(), ..AuthResponse::default() })
+        let identity = client.login(&domain, credentials(auth)).await.map_err(error)?;
+        let identity_token = identity.map(|token| token.reveal().to_owned()).unwrap_or_default();
+        Ok(AuthResponse { status: "Login Succeeded".to_owned(), identity_token })
     }
 
     /// What a registry has under a name.
@@ -104,13 +187,20 @@ impl Engine {
                     .collect()
             }
         };
-        let descriptor = hull_docker_api::Descriptor {
-            media_type: fetched.descriptor.media_type.clone(),
-            digest: fetched.descriptor.digest.to_string(),
-            size: i64::try_from(fetched.descriptor.size).unwrap_or(i64::MAX),
-            ..Default::default()
-        };
-        Ok(DistributionInspect { descriptor, platforms })
+        Ok(DistributionInspect { descriptor: descriptor(&fetched.descriptor), platforms })
+    }
+}
+
+/// A descriptor in the terms of the API.
+pub(super) fn descriptor(of: &Descriptor) -> hull_docker_api::Descriptor {
+    hull_docker_api::Descriptor {
+        media_type: of.media_type.clone(),
+        digest: of.digest.to_string(),
+        size: i64::try_from(of.size).unwrap_or(i64::MAX),
+        urls: of.urls.clone(),
+        annotations: of.annotations.clone(),
+        platform: of.platform.as_ref().map(platform),
+        artifact_type: of.artifact_type.clone().unwrap_or_default(),
     }
 }
 
@@ -118,7 +208,7 @@ fn platform_of(entry: &Descriptor) -> Option<DescriptorPlatform> {
     entry.platform.as_ref().filter(|_| !entry.is_attestation()).map(platform)
 }
 
-fn platform(platform: &hull_model::Platform) -> DescriptorPlatform {
+pub(super) fn platform(platform: &hull_model::Platform) -> DescriptorPlatform {
     DescriptorPlatform {
         architecture: platform.architecture.clone(),
         os: platform.os.clone(),
@@ -166,7 +256,7 @@ pub(super) fn error(error: DistributionError) -> Error {
         DistributionError::PullDenied { .. }
         | DistributionError::ManifestUnknown { .. }
         | DistributionError::BlobUnknown { .. } => Kind::NotFound,
-        DistributionError::PushDenied { .. } => Kind::Forbidden,
+        DistributionError::PushDenied { .. } | DistributionError::Blocked(_) => Kind::Forbidden,
         DistributionError::Login { .. } => Kind::Unauthorized,
         _ => Kind::System,
     };

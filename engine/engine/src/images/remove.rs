@@ -18,8 +18,11 @@ impl Engine {
     /// # Errors
     /// An image that is not there, or a name that is none.
     pub async fn image_tag(&self, name: &str, repository: &str, tag: Option<&str>) -> Result<()> {
-        let image = self.image_find(name)?;
         let reference = new_name(repository, tag)?;
+        let image = match self.image_find(name) {
+            Err(error) => return self.artifact_tag(name, reference, error).await,
+            Ok(image) => image,
+        };
         self.reference_set(&reference, &image).await?;
         self.image_event("tag", image.id(), &reference.familiar());
         Ok(())
@@ -31,7 +34,10 @@ impl Engine {
     /// # Errors
     /// An image that is not there, or is in use (conflict).
     pub async fn image_remove(&self, name: &str, force: bool, noprune: bool) -> Result<Vec<ImageDeleted>> {
-        let image = self.image_find(name)?;
+        let image = match self.image_find(name) {
+            Err(error) => return self.artifact_remove(name, error).await,
+            Ok(image) => image,
+        };
         let id = image.id().clone();
         let names = self.names_of(&id);
         let mut done = Vec::new();
@@ -80,7 +86,7 @@ impl Engine {
                 || young
                 || !filters.matches_labels("label", labels)
                 || has_any_label(filters, "label!", labels)
-                || !self.containers_of_image(id.as_str()).is_empty()
+                || !self.users_of(id).is_empty()
                 || self.0.images.known().children_of(id).next().is_some()
             {
                 continue;
@@ -98,6 +104,13 @@ impl Engine {
         })
     }
 
+    /// Containers of an image, of all its platforms: id, and whether it runs.
+    pub(super) fn users_of(&self, id: &Digest) -> Vec<(String, bool)> {
+        let image = self.0.images.known().images.get(id).cloned();
+        let ids = image.iter().flat_map(|image| image.ids()).chain((image.is_none()).then_some(id));
+        ids.flat_map(|id| self.containers_of_image(id.as_str())).collect()
+    }
+
     fn names_of(&self, id: &Digest) -> Vec<Reference> {
         self.0.images.known().references_of(id)
     }
@@ -111,7 +124,7 @@ impl Engine {
 
     /// Without `force`, the last name stays while a container uses the image: it would be left without any.
     fn refuse_last_name_of_used(&self, id: &Digest, name: &str) -> Result<()> {
-        match self.containers_of_image(id.as_str()).first() {
+        match self.users_of(id).first() {
             None => Ok(()),
             Some((container, _)) => Err(Error::conflict(format!(
                 "conflict: unable to remove repository reference {name:?} (must force) - container {} is using its \
@@ -175,7 +188,7 @@ impl Engine {
             let checks = Checks { children: true, running: true, stopped: !force, references: !force };
             if let Err(conflict) = self.check_conflict(&id, checks) {
                 let dangling = self.names_of(&id).is_empty();
-                let used = !self.containers_of_image(id.as_str()).is_empty();
+                let used = !self.users_of(&id).is_empty();
                 return if quiet && (!dangling || used || done.iter().any(|d| !d.deleted.is_empty())) {
                     Ok(())
                 } else {
@@ -202,7 +215,7 @@ impl Engine {
         let id = image.id();
         self.image_event("delete", id, id.as_str());
         done.push(ImageDeleted { deleted: id.to_string(), ..ImageDeleted::default() });
-        if !self.containers_of_image(id.as_str()).is_empty() {
+        if !self.users_of(id).is_empty() {
             return self.image_hide(image).await;
         }
         for layer in self.image_forget(image).await? {
@@ -227,12 +240,16 @@ impl Engine {
         let layers: Vec<Digest> = {
             let mut known = self.0.images.known();
             known.images.remove(image.id());
-            image.chain().rev().filter(|layer| !known.needs(layer)).cloned().collect()
+            let others = image.record.family.chains();
+            image.chain().rev().chain(others).filter(|layer| !known.needs(layer)).cloned().collect()
         };
-        let (engine, image) = (self.clone(), image.record.image.clone());
+        let (engine, image) = (self.clone(), Arc::clone(image));
         tokio::task::spawn_blocking(move || {
             let images = &engine.0.images;
-            images.store.release(&image, &|part| images.known().needs(part))
+            let family = &image.record.family;
+            let blobs = image.record.image.blobs().chain(family.digests()).cloned().collect();
+            let chains = image.chain().chain(family.chains()).cloned().collect();
+            images.store.release_parts(blobs, chains, &|part| images.known().needs(part))
         })
         .await?
         .map_err(|error| Error::system("remove image", error))?;
@@ -257,8 +274,9 @@ impl Engine {
     fn own_bytes(&self, image: &Image) -> u64 {
         let known = self.0.images.known();
         let others = known.images.values().filter(|other| other.id() != image.id());
-        let kept: BTreeSet<&Digest> = others.flat_map(|other| other.chain()).collect();
-        image.sized_layers().filter(|(layer, _)| !kept.contains(layer)).map(|(_, size)| size).sum()
+        let kept: BTreeSet<&Digest> =
+            others.flat_map(|other| other.all_layers()).map(|(layer, _)| layer).collect();
+        image.all_layers().filter(|(layer, _)| !kept.contains(layer)).map(|(_, size)| size).sum()
     }
 
     fn check_conflict(&self, id: &Digest, checks: Checks) -> Result<()> {
@@ -266,7 +284,7 @@ impl Engine {
             let force = if hard { "cannot be forced" } else { "must be forced" };
             Err(Error::conflict(format!("conflict: unable to delete {} ({force}) - {reason}", id.short())))
         };
-        let containers = self.containers_of_image(id.as_str());
+        let containers = self.users_of(id);
         if checks.children && self.0.images.known().children_of(id).next().is_some() {
             return conflict(true, "image has dependent child images".to_owned());
         }

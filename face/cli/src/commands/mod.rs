@@ -4,6 +4,7 @@ pub(crate) mod container;
 pub(crate) mod context;
 pub(crate) mod formats;
 pub(crate) mod image;
+pub(crate) mod manifest;
 pub(crate) mod network;
 pub(crate) mod system;
 pub(crate) mod top_level;
@@ -56,6 +57,10 @@ async fn write_archive(mut reply: Reply, path: &str) -> Result<()> {
 /// A local archive as a request's body; `-` is standard input.
 fn read_archive(path: &str) -> Result<hull_client::Payload> {
     use std::io::Read;
+    let directory = std::path::Path::new(path);
+    if path != "-" && directory.is_dir() {
+        return read_layout(directory);
+    }
     let mut source: Box<dyn Read + Send> = match path {
         "-" => Box::new(std::io::stdin()),
         path => Box::new(std::fs::File::open(path).map_err(|error| {
@@ -77,10 +82,118 @@ fn read_archive(path: &str) -> Result<hull_client::Payload> {
             }
         }
     });
+    Ok(archive_body(receiver))
+}
+
+fn archive_body(
+    receiver: tokio::sync::mpsc::Receiver<std::io::Result<bytes::Bytes>>,
+) -> hull_client::Payload {
     let chunks = futures_util::stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.map(|chunk| (chunk, receiver))
     });
-    Ok(hull_client::stream_body("application/x-tar", chunks))
+    hull_client::stream_body("application/x-tar", chunks)
+}
+
+/// An image layout in a directory as the archive the engine takes.
+fn read_layout(directory: &std::path::Path) -> Result<hull_client::Payload> {
+    if !["index.json", "manifest.json"].iter().any(|name| directory.join(name).is_file()) {
+        return Err(Failure::new(format!(
+            "{} is no image layout: neither index.json nor manifest.json is in it",
+            directory.display()
+        )));
+    }
+    let directory = directory.to_path_buf();
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    tokio::task::spawn_blocking(move || {
+        let pipe = std::io::BufWriter::with_capacity(256 * 1024, ChannelWriter(sender.clone()));
+        let mut archive = tar::Builder::new(pipe);
+        let written = archive.append_dir_all("", &directory).and_then(|()| archive.into_inner()?.flush());
+        if let Err(error) = written {
+            // Nobody is left to tell when the engine hung up.
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    Ok(archive_body(receiver))
+}
+
+/// Writes into a channel that a request's body is read from.
+struct ChannelWriter(tokio::sync::mpsc::Sender<std::io::Result<bytes::Bytes>>);
+
+impl Write for ChannelWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let chunk = bytes::Bytes::copy_from_slice(bytes);
+        self.0.blocking_send(Ok(chunk)).map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Unpacks an archive of images into a directory, which becomes an image layout. The index goes last: a directory
+/// that has one is whole.
+async fn write_layout(mut reply: Reply, path: &str) -> Result<()> {
+    let (sender, receiver) = tokio::sync::mpsc::channel::<std::io::Result<bytes::Bytes>>(4);
+    let directory = std::path::PathBuf::from(path);
+    let unpack = tokio::task::spawn_blocking(move || unpack_layout(receiver, &directory));
+    loop {
+        match reply.chunk().await {
+            Ok(Some(chunk)) => {
+                if sender.send(Ok(chunk)).await.is_err() {
+                    break;
+                }
+            }
+            Ok(None) => break,
+            Err(error) => {
+                let _ = sender.send(Err(std::io::ErrorKind::ConnectionAborted.into())).await;
+                drop(sender);
+                let _ = unpack.await;
+                return Err(error.into());
+            }
+        }
+    }
+    drop(sender);
+    let unpacked = unpack.await.map_err(|error| Failure::new(error.to_string()))?;
+    unpacked.map_err(|error| Failure::new(format!("failed to save {path}: {error}")))
+}
+
+fn unpack_layout(
+    receiver: tokio::sync::mpsc::Receiver<std::io::Result<bytes::Bytes>>,
+    directory: &std::path::Path,
+) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let mut last = Vec::new();
+    let mut archive = tar::Archive::new(ChannelReader { receiver, rest: bytes::Bytes::new() });
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        if *entry.path()? == *std::path::Path::new("index.json") {
+            std::io::Read::read_to_end(&mut entry, &mut last)?;
+        } else {
+            entry.unpack_in(directory)?;
+        }
+    }
+    std::fs::write(directory.join("index.json"), last)
+}
+
+/// Reads what a channel brings, on a blocking thread.
+struct ChannelReader {
+    receiver: tokio::sync::mpsc::Receiver<std::io::Result<bytes::Bytes>>,
+    rest: bytes::Bytes,
+}
+
+impl std::io::Read for ChannelReader {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(chunk) => self.rest = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let n = self.rest.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&self.rest.split_to(n));
+        Ok(n)
+    }
 }
 
 /// The value of a platform flag as the API takes it, JSON; empty when it was not given.

@@ -4,10 +4,10 @@ use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use futures_util::{StreamExt, stream};
-use hull_docker_api::{AuthConfig, ContainerConfig, JsonMessage};
+use hull_docker_api::{AuthConfig, ContainerConfig, JsonMessage, ManifestUpload};
 use hull_engine::Engine;
 use hull_engine::images::{
-    CommitRequest, ImportRequest, ImportSource, ListOptions, Progress, PullRequest, PushRequest,
+    CommitRequest, Compression, ImportRequest, ImportSource, ListOptions, Progress, PullRequest, PushRequest,
 };
 use hyper::StatusCode;
 
@@ -41,7 +41,9 @@ pub(crate) async fn create(engine: &Engine, call: Call) -> Answer {
     let query = &call.query;
     let platform = query.string("platform");
     let progress = if let Some(image) = query.string("fromImage") {
-        let request = PullRequest { image, tag: query.string("tag"), platform, auth: registry_auth(&call) };
+        let referrers = query.flag("referrers");
+        let tag = query.string("tag");
+        let request = PullRequest { image, tag, platform, referrers, auth: registry_auth(&call) };
         engine.image_pull(request).await?
     } else if let Some(source) = query.string("fromSrc") {
         let (repository, tag) = (query.string("repo"), query.string("tag"));
@@ -71,7 +73,8 @@ async fn save(engine: &Engine, names: Vec<String>, call: Call) -> Answer {
     if names.is_empty() {
         return Err(HttpError::bad_request("no image names given"));
     }
-    let archive = engine.image_save(names, platform(&call)).await?;
+    let compression = call.query.text("compression").unwrap_or_default().parse::<Compression>()?;
+    let archive = engine.image_save(names, platform(&call), compression).await?;
     Ok(respond::with_type(StatusCode::OK, "application/x-tar", bodies::bytes(&call.peer, archive)))
 }
 
@@ -86,6 +89,7 @@ pub(crate) async fn one(engine: &Engine, name: &str, op: ImageOp, call: Call) ->
         }
         ImageOp::History => json(&engine.image_history(name, platform(&call)).await?),
         ImageOp::Save => save(engine, vec![name.to_owned()], call).await,
+        ImageOp::Layers => json(&engine.image_layers(name, call.query.flag("files"), platform(&call)).await?),
         ImageOp::Remove => {
             let (force, noprune) = (call.query.flag("force"), call.query.flag("noprune"));
             json(&engine.image_remove(name, force, noprune).await?)
@@ -100,6 +104,7 @@ pub(crate) async fn one(engine: &Engine, name: &str, op: ImageOp, call: Call) ->
                 image: name.to_owned(),
                 tag: call.query.string("tag"),
                 platform: platform(&call),
+                referrers: call.query.flag("referrers"),
                 auth: registry_auth(&call),
             };
             let progress = engine.image_push(request).await?;
@@ -129,6 +134,22 @@ pub(crate) async fn commit(engine: &Engine, mut call: Call) -> Answer {
 
 pub(crate) async fn distribution(engine: &Engine, name: &str, call: Call) -> Answer {
     json(&engine.distribution_inspect(name, registry_auth(&call)).await?)
+}
+
+pub(crate) async fn manifest(engine: &Engine, name: &str, call: Call) -> Answer {
+    json(&engine.manifest_fetch(name, registry_auth(&call)).await?)
+}
+
+pub(crate) async fn push_manifest(engine: &Engine, name: &str, mut call: Call) -> Answer {
+    let auth = registry_auth(&call);
+    let upload: ManifestUpload = call.json().await?;
+    let digest = engine.manifest_push(name, upload, auth).await?;
+    json_with(StatusCode::CREATED, &serde_json::json!({ "Digest": digest.as_str() }))
+}
+
+pub(crate) async fn referrers(engine: &Engine, name: &str, call: Call) -> Answer {
+    let kind = call.query.text("artifactType").filter(|kind| !kind.is_empty());
+    json(&engine.referrer_list(name, kind, registry_auth(&call)).await?)
 }
 
 /// The progress of an action as a stream of JSON. What fails before there is anything to say is an HTTP error with a

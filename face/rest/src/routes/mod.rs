@@ -89,6 +89,10 @@ async fn perform(engine: &Engine, route: Route, call: Call) -> Answer {
         Route::Image(name, op) => images::one(engine, &name, op, call).await,
         Route::Commit => images::commit(engine, call).await,
         Route::Distribution(name) => images::distribution(engine, &name, call).await,
+        Route::ManifestFetch(name) => images::manifest(engine, &name, call).await,
+        Route::ManifestPush(name) => images::push_manifest(engine, &name, call).await,
+        Route::Referrers(name) => images::referrers(engine, &name, call).await,
+        Route::ArtifactList => respond::json(&engine.artifact_list().await),
 
         Route::NetworkList => networks::list(engine, call).await,
         Route::NetworkCreate => networks::create(engine, call).await,

@@ -123,6 +123,8 @@ pub enum Fault {
     Truncate(usize),
     /// Stops after so many bytes of the body without closing.
     Stall(usize),
+    /// Sends so many bytes every 20 ms.
+    Slow(usize),
 }
 
 impl Reply {
@@ -223,11 +225,19 @@ impl Server {
             Fault::Hang => return std::future::pending().await,
             Fault::Drop => return,
             Fault::Truncate(n) | Fault::Stall(n) => &reply.body[..n.min(reply.body.len())],
-            Fault::None => &reply.body,
+            Fault::None | Fault::Slow(_) => &reply.body,
         };
         let _ = stream.write_all(head.as_bytes()).await;
         if request.method != "HEAD" {
-            let _ = stream.write_all(part).await;
+            let step = if let Fault::Slow(step) = reply.fault { step } else { usize::MAX };
+            for piece in part.chunks(step) {
+                if stream.write_all(piece).await.is_err() {
+                    break;
+                }
+                if step != usize::MAX {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
         }
         let _ = stream.flush().await;
         if matches!(reply.fault, Fault::Stall(_)) {
@@ -262,7 +272,8 @@ impl Server {
                 ),
             )
         };
-        let last = request.path.rsplit('/').next().unwrap_or_default();
+        let path = request.path.split('?').next().unwrap_or_default();
+        let last = path.rsplit('/').next().unwrap_or_default();
         if request.path.contains("/manifests/") {
             return match state.manifests.get(last) {
                 Some((kind, bytes)) => Reply::new(200, bytes.clone())
@@ -275,13 +286,14 @@ impl Server {
             return Reply::new(200, "{}");
         }
         let Some(blob) = state.blobs.get(last) else { return unknown("BLOB_UNKNOWN") };
-        let start = request
-            .header("range")
-            .strip_prefix("bytes=")
-            .and_then(|r| r.trim_end_matches('-').parse::<usize>().ok());
-        match start {
-            Some(start) if start < blob.len() => Reply::new(206, &blob[start..])
-                .header("Content-Range", format!("bytes {start}-{}/{}", blob.len() - 1, blob.len())),
+        let range = request.header("range").strip_prefix("bytes=").and_then(|r| r.split_once('-'));
+        let range = range.and_then(|(start, last)| {
+            let last = if last.is_empty() { blob.len() - 1 } else { last.parse::<usize>().ok()? };
+            Some((start.parse::<usize>().ok()?, last))
+        });
+        match range {
+            Some((start, last)) if start <= last && last < blob.len() => Reply::new(206, &blob[start..=last])
+                .header("Content-Range", format!("bytes {start}-{last}/{}", blob.len())),
             _ => Reply::new(200, blob.clone()),
         }
     }

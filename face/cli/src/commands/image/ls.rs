@@ -23,6 +23,7 @@ pub(crate) static COMMAND: Command = Command {
 
 const FLAGS: &[Flag] = &[
     Flag::switch("all", "Show all images (default hides intermediate images)").short('a'),
+    Flag::switch("artifacts", "List what is no image: charts, signatures, SBOMs, …"),
     Flag::switch("digests", "Show digests"),
     Flag::new(FILTER, "filter", "Filter output based on conditions provided").short('f'),
     formats::LIST,
@@ -33,6 +34,9 @@ const FLAGS: &[Flag] = &[
 
 async fn run(invocation: Invocation) -> Result<u8> {
     let matches = &invocation.matches;
+    if matches.on("artifacts") {
+        return super::artifacts::run(&invocation).await;
+    }
     if matches.on("tree") {
         return super::tree::run(&invocation).await;
     }

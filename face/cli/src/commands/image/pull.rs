@@ -22,9 +22,11 @@ pub(crate) static COMMAND: Command = Command {
 };
 
 const FLAGS: &[Flag] = &[
+    Flag::switch("all-platforms", "Download the image for all platforms, with its attestations"),
     Flag::switch("all-tags", "Download all tagged images in the repository").short('a'),
     Flag::new(STRING, "platform", "Set platform if server is multi-platform capable"),
     Flag::switch("quiet", "Suppress verbose output").short('q'),
+    Flag::switch("referrers", "Download signatures, SBOMs and other artifacts about the image as well"),
     Flag::retired(BOOL, "disable-content-trust"),
 ];
 
@@ -43,7 +45,13 @@ async fn run(invocation: Invocation) -> Result<u8> {
     let client = invocation.engine.client().await?;
     let sink = if quiet { Sink::Nowhere } else { Sink::Stdout };
     let tag = if all { String::new() } else { tag_of(&reference) };
-    request(&invocation, &client, &reference, &tag, matches.text("platform"), sink).await?;
+    let platform = match (matches.on("all-platforms"), matches.text("platform")) {
+        (true, "") => "all",
+        (true, _) => return Err("--platform can't be used with --all-platforms".into()),
+        (false, platform) => platform,
+    };
+    let what = What { tag: &tag, platform, referrers: matches.on("referrers") };
+    request(&invocation, &client, &reference, what, sink).await?;
     output::line(&canonical(&reference, all));
     Ok(0)
 }
@@ -58,22 +66,30 @@ pub(crate) async fn pull(
 ) -> Result<()> {
     let reference = parse(image)?;
     let tag = tag_of(&reference);
-    request(invocation, client, &reference, &tag, platform, sink).await
+    let what = What { tag: &tag, platform, referrers: false };
+    request(invocation, client, &reference, what, sink).await
+}
+
+/// What of a repository is wanted.
+struct What<'a> {
+    tag: &'a str,
+    platform: &'a str,
+    referrers: bool,
 }
 
 async fn request(
     invocation: &Invocation,
     client: &Client,
     reference: &Reference,
-    tag: &str,
-    platform: &str,
+    what: What<'_>,
     sink: Sink,
 ) -> Result<()> {
     let query = Query::new()
         .set("fromImage", reference.familiar_name())
-        .set_nonempty("tag", tag)
-        .set_nonempty("platform", platform.to_lowercase());
-    let auth = auth::header(invocation.engine.config(), reference.domain());
+        .set_nonempty("tag", what.tag)
+        .set_nonempty("platform", what.platform.to_lowercase());
+    let query = if what.referrers { query.flag("referrers", true) } else { query };
+    let auth = auth::header_for(invocation.engine.config(), reference);
     let headers = [("X-Registry-Auth", auth.as_str())];
     let reply = client.send(Method::POST, "/images/create", &query, empty(), &headers).await?;
     show(JsonLines::new(reply), sink).await.map(drop)

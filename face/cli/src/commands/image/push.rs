@@ -30,6 +30,7 @@ const FLAGS: &[Flag] = &[
         "Push a platform-specific manifest as a single-platform image to the registry.\nImage index won't be pushed, meaning that other manifests, including attestations won't be preserved.\n'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)",
     ),
     Flag::switch("quiet", "Suppress verbose output").short('q'),
+    Flag::switch("referrers", "Upload the artifacts about the image that are here as well"),
     Flag::retired(BOOL, "disable-content-trust"),
 ];
 
@@ -50,7 +51,8 @@ async fn run(invocation: Invocation) -> Result<u8> {
     }
     let tag = if all { "" } else { reference.tag().unwrap_or("latest") };
     let query = Query::new().set_nonempty("tag", tag).set_nonempty("platform", platform);
-    let auth = auth::header(invocation.engine.config(), reference.domain());
+    let query = if matches.on("referrers") { query.flag("referrers", true) } else { query };
+    let auth = auth::header_for(invocation.engine.config(), &reference);
     let client = invocation.engine.client().await?;
     let path = format!("/images/{}/push", path_part(&reference.familiar_name()));
     let headers = [("X-Registry-Auth", auth.as_str())];
