@@ -1,5 +1,6 @@
 //! The stdio of one process, the container's first or an exec's: pipes or a terminal, and the clients attached.
 
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -27,9 +28,10 @@ const LARGE: usize = 1024 * 1024;
 const QUICK: Duration = Duration::from_micros(200);
 /// After so many quick reads in a row a process is taken to write without pause.
 const BUSY: u32 = 16;
-/// How long output of such a process gathers in its pipe before it is read. Without it the two wake each other for every few
-/// kilobytes, and most of the time goes into that.
-const GATHER: Duration = Duration::from_micros(400);
+/// How long output of such a process gathers in its pipe before it is read, at least and at most. Without it the two wake
+/// each other for every few kilobytes, and most of the time goes into that. How long it is within these bounds follows
+/// from how much comes: half of what one read takes is aimed at.
+const GATHER: RangeInclusive<Duration> = Duration::from_micros(400)..=Duration::from_millis(4);
 /// Input that waits for the process before clients are no longer read.
 const STDIN_QUEUE: usize = 64 * 1024;
 /// How long output may come after the process's end, from others that hold its pipes (docker's time).
@@ -75,21 +77,29 @@ struct Output {
     /// Quick reads in a row.
     quick: u32,
     handled: Option<Instant>,
-    /// The last read took as much as it could.
-    more: bool,
+    /// Bytes of the last read.
+    last: usize,
+    /// How long output gathers, when it does.
+    pause: Duration,
 }
 
 impl Output {
     fn new(fd: OwnedFd, large: bool) -> Self {
-        Self { fd, large, quick: 0, handled: None, more: false }
+        Self { fd, large, quick: 0, handled: None, last: 0, pause: *GATHER.start() }
     }
 
     /// Lets output of a process that writes without pause gather, unless there was more already than one read takes.
     fn gather(&mut self) {
         let quick = self.handled.is_some_and(|handled| handled.elapsed() < QUICK);
         self.quick = if quick { self.quick + 1 } else { 0 };
-        if self.quick >= BUSY && !self.more {
-            std::thread::sleep(GATHER);
+        if self.quick < BUSY {
+            self.pause = *GATHER.start();
+        } else if self.last < OUTPUT {
+            let pause = if self.last < OUTPUT / 2 { self.pause * 2 } else { self.pause };
+            self.pause = pause.min(*GATHER.end());
+            std::thread::sleep(self.pause);
+        } else {
+            self.pause = (self.pause / 2).max(*GATHER.start());
         }
     }
 }
@@ -230,7 +240,7 @@ impl Session {
         }
         if let Some(output) = &mut self.outputs[stream as usize - 1] {
             output.handled = Some(Instant::now());
-            output.more = buffer.len() >= OUTPUT;
+            output.last = buffer.len();
         }
     }
 

@@ -74,6 +74,7 @@ if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
 else
     mount -t tmpfs -o mode=755 tmpfs "$R/sys/fs/cgroup"
     for h in /sys/fs/cgroup/*/; do
+        [ -f "$h/cgroup.procs" ] || continue
         n=$(basename "$h"); mkdir "$R/sys/fs/cgroup/$n"
         case $n in
             unified) mount -t cgroup2 cgroup2 "$R/sys/fs/cgroup/$n" ;;
@@ -84,7 +85,7 @@ else
     # crun refuses a hybrid machine while version 2 has a controller: those go to version 1 as long as the room lasts.
     for c in $(cat "$R/sys/fs/cgroup/unified/cgroup.controllers" 2>/dev/null); do
         mkdir "$R/sys/fs/cgroup/$c"
-        mount -t cgroup -o "$c" cgroup "$R/sys/fs/cgroup/$c" || rmdir "$R/sys/fs/cgroup/$c"
+        mount -t cgroup -o "$c" cgroup "$R/sys/fs/cgroup/$c" 2>/dev/null || rmdir "$R/sys/fs/cgroup/$c"
     done
 fi
 mount --rbind /dev "$R/dev"
@@ -153,7 +154,8 @@ impl Cgroups {
         } else {
             let folders = fs::read_dir(base)?
                 .flatten()
-                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .filter(|entry| entry.path().join("cgroup.procs").exists());
             folders.map(|entry| entry.path()).collect()
         };
         let mut made = Self(Vec::new());
