@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod demo;
 mod dist;
+mod fuzz;
 mod install;
 mod project;
 mod step;
@@ -37,6 +38,8 @@ enum Task {
     Dist,
     /// The engine on cgroup v2 and an older kernel, in an emulated machine
     Vm(vm::Options),
+    /// Fuzz the parsers of what comes from outside
+    Fuzz(fuzz::Options),
     /// Put binaries and systemd units in place
     Install(install::Options),
     /// Measure Hull beside docker, podman and bare crun
@@ -68,6 +71,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test(options) => test::run(&project, &options),
         Task::Dist => dist::run(&project).map(drop),
         Task::Vm(options) => vm::run_task(&project, &options),
+        Task::Fuzz(options) => fuzz::run(&project, &options),
         Task::Install(options) => install::run(&project, &options),
         Task::Bench(options) | Task::BenchInside(options) => bench::run(&project, &options),
     }

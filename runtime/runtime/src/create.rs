@@ -26,6 +26,13 @@ use rustix::process::{WaitId, WaitIdOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+/// Checks all of a configuration that can be checked without making anything. `bundle` is what its relative paths start
+/// from.
+pub fn check(spec: &Spec, bundle: &Path) -> Result<(), Error> {
+    Plan::new(spec, bundle)?;
+    hooks::check(spec)
+}
+
 /// Creates a container. Everything that can be checked is checked: the command was found and is executable. On an error
 /// nothing is left: the process is reaped, the cgroup removed.
 ///

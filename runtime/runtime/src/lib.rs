@@ -27,7 +27,7 @@ pub mod scope;
 mod sync;
 pub mod user;
 
-pub use create::create;
+pub use create::{check, create};
 pub use error::{CreateError, Error, ErrorKind, ExecError, StartError};
 pub use exec::exec;
 pub use request::{CreateRequest, Created, ExecRequest, Execed, Rootfs, Running, Stdio};
