@@ -58,8 +58,16 @@ pub enum Error {
         reason: String,
     },
     /// The cgroup exists and has processes.
-    #[error("the cgroup {path} has processes in it already")]
+    #[error("container's cgroup is not empty: {path} has {processes} processes in it already")]
     NotEmpty {
+        /// Its path.
+        path: String,
+        /// How many.
+        processes: usize,
+    },
+    /// The cgroup exists and is frozen: what joined it would never run, nor end.
+    #[error("container's cgroup unexpectedly frozen: {path}")]
+    Frozen {
         /// Its path.
         path: String,
     },
@@ -234,7 +242,7 @@ impl Cgroups {
         match made {
             Ok(()) => Ok(cgroup),
             Err(error) => {
-                if !matches!(error, Error::NotEmpty { .. }) {
+                if !matches!(error, Error::NotEmpty { .. } | Error::Frozen { .. }) {
                     // The first error is what the caller must know; what is left behind here is an empty directory.
                     let _ = cgroup.remove();
                 }
@@ -386,10 +394,18 @@ impl Cgroup {
 
     /// Two containers in one cgroup would share limits, and die with each other.
     fn refuse_if_used(&self, existed: bool) -> Result<()> {
-        if existed && !self.pids()?.is_empty() {
-            return Err(Error::NotEmpty { path: self.path.clone() });
+        if !existed {
+            return Ok(());
         }
-        Ok(())
+        let processes = self.pids()?.len();
+        if processes > 0 {
+            return Err(Error::NotEmpty { path: self.path.clone(), processes });
+        }
+        match self.frozen() {
+            Ok(true) => Err(Error::Frozen { path: self.path.clone() }),
+            // Without a freezer nothing is frozen.
+            Ok(false) | Err(_) => Ok(()),
+        }
     }
 }
 

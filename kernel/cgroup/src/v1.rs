@@ -27,8 +27,8 @@ pub(crate) fn apply(cgroup: &Cgroup, resources: &LinuxResources, when: When) -> 
     if let Some(pids) = resources.pids() {
         let target = Target { cgroup, controller: "pids", field: "pids.limit" };
         match pids.limit() {
-            0 => {}
-            limit @ 1.. => target.set("pids.max", limit)?,
+            // The kernel takes 0, and nothing could run.
+            limit @ 0.. => target.set("pids.max", limit.max(1))?,
             _ => target.set("pids.max", "max")?,
         }
     }
@@ -43,7 +43,8 @@ pub(crate) fn apply(cgroup: &Cgroup, resources: &LinuxResources, when: When) -> 
     }
     set_rdma(&Target { cgroup, controller: "rdma", field: "rdma" }, resources)?;
     if resources.unified().as_ref().is_some_and(|unified| !unified.is_empty()) {
-        return Err(Error::NoController { field: "unified", controller: "cgroup2" });
+        let reason = "invalid configuration: there is no cgroup v2 here to set it on".into();
+        return Err(Error::Invalid { field: "unified".into(), reason });
     }
     set_devices(cgroup, resources)
 }

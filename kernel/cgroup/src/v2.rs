@@ -68,8 +68,8 @@ pub(crate) fn apply(cgroup: &Cgroup, directory: &Path, resources: &LinuxResource
     }
     if let Some(pids) = resources.pids() {
         match pids.limit() {
-            0 => {}
-            limit @ 1.. => set(directory, "pids.max", limit, "pids.limit", "pids")?,
+            // The kernel takes 0, and nothing could run.
+            limit @ 0.. => set(directory, "pids.max", limit.max(1), "pids.limit", "pids")?,
             _ => set(directory, "pids.max", "max", "pids.limit", "pids")?,
         }
     }

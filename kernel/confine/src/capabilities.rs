@@ -291,12 +291,14 @@ impl CapabilitySets {
                 .filter_map(|name| name.to_string().parse().ok())
                 .fold(CapSet::EMPTY, |a, b| a | b)
         };
+        let (inheritable, permitted) = (set(capabilities.inheritable()), set(capabilities.permitted()));
         Self {
             bounding: set(capabilities.bounding()),
             effective: set(capabilities.effective()),
-            inheritable: set(capabilities.inheritable()),
-            permitted: set(capabilities.permitted()),
-            ambient: set(capabilities.ambient()),
+            inheritable,
+            permitted,
+            // capabilities(7): the kernel keeps no others, and refuses to be asked for them.
+            ambient: CapSet(set(capabilities.ambient()).0 & inheritable.0 & permitted.0),
         }
     }
 

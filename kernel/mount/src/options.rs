@@ -101,8 +101,7 @@ fn attribute(word: &str) -> Option<(MountAttrFlags, bool)> {
         "noatime" => (F::MOUNT_ATTR_NOATIME, true),
         "strictatime" => (F::MOUNT_ATTR_STRICTATIME, true),
         // Relatime is the kernel's default, an empty access time mode.
-        "relatime" | "atime" | "nostrictatime" => (F::MOUNT_ATTR_RELATIME, true),
-        "norelatime" => (F::MOUNT_ATTR_STRICTATIME, true),
+        "relatime" | "norelatime" | "atime" | "nostrictatime" => (F::MOUNT_ATTR_RELATIME, true),
         _ => return None,
     })
 }
@@ -196,6 +195,13 @@ mod tests {
         let parsed = parse_options(&["noatime", "strictatime"]).expect("options");
         assert_eq!(parsed.set, F::MOUNT_ATTR_STRICTATIME);
         assert_eq!(parsed.clear, ATIME_MASK);
+    }
+
+    #[test]
+    fn not_relatime_is_the_default_which_is_relatime() {
+        let parsed = parse_options(&["rnorelatime", "norelatime"]).expect("options");
+        assert!(parsed.set.is_empty() && parsed.set_recursive.is_empty());
+        assert_eq!((parsed.clear, parsed.clear_recursive), (ATIME_MASK, ATIME_MASK));
     }
 
     #[test]
