@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 pub(crate) fn start(store: &Store, args: &args::Id) -> anyhow::Result<u8> {
     let container = store.load(&args.id)?;
     let spec = container.spec()?;
-    report(container.start(&spec)?);
+    container.start(&spec)?;
     Ok(0)
 }
 

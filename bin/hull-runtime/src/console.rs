@@ -51,6 +51,8 @@ impl Raw {
         let Ok(before) = tcgetattr(rustix::stdio::stdin()) else { return Self(None) };
         let mut raw = before.clone();
         raw.make_raw();
+        // Newlines are made of line feeds here, since the container's terminal leaves them alone.
+        raw.output_modes |= rustix::termios::OutputModes::OPOST;
         let _ = tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw);
         Self(Some(before))
     }

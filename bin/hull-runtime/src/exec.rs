@@ -4,9 +4,9 @@ use crate::args;
 use crate::console::{self, Attached};
 use crate::run::{hand_over_console, hand_over_pidfd, write_pid_file};
 use anyhow::{Context, bail};
+use hull_oci::ExecRequest;
 use hull_oci::container::{Status, Store};
-use hull_oci::{ExecRequest, Stdio};
-use oci_spec::runtime::{Capability, Process, Spec};
+use oci_spec::runtime::{Capabilities, Capability, Process, Spec};
 use std::os::fd::AsFd;
 
 /// Runs another process in a container.
@@ -45,7 +45,7 @@ pub(crate) fn exec(store: &Store, args: &args::Exec) -> anyhow::Result<u8> {
         init_pid: container.record.pid,
         init: init.as_fd(),
         cgroup: cgroup.as_ref(),
-        stdio: if terminal { Stdio::Terminal { rows: 0, cols: 0 } } else { Stdio::Inherit },
+        stdio: crate::run::stdio(terminal, args.console_socket.is_none()),
         preserve_fds: args.preserve_fds,
         die_with_parent: false,
     })
@@ -62,8 +62,8 @@ pub(crate) fn exec(store: &Store, args: &args::Exec) -> anyhow::Result<u8> {
 fn process(spec: &Spec, args: &args::Exec) -> anyhow::Result<Process> {
     if let Some(path) = &args.process {
         let text = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-        let mut process: Process =
-            serde_json::from_slice(&text).with_context(|| format!("process in {}", path.display()))?;
+        let mut process = hull_oci::container::parse_process(&text)
+            .with_context(|| format!("process in {}", path.display()))?;
         if args.tty {
             process.set_terminal(Some(true));
         }
@@ -121,18 +121,17 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> anyhow::Result<(
     for name in names {
         let capability: Capability = serde_json::from_value(serde_json::Value::String(name.clone()))
             .with_context(|| format!("--cap: unknown capability {name:?}"))?;
-        for set in [sets.bounding().clone(), sets.effective().clone(), sets.permitted().clone()]
-            .into_iter()
-            .enumerate()
-        {
-            let (index, set) = set;
-            let mut set = set.unwrap_or_default();
+        let with = |set: &Option<Capabilities>| {
+            let mut set = set.clone().unwrap_or_default();
             set.insert(capability);
-            match index {
-                0 => sets.set_bounding(Some(set)),
-                1 => sets.set_effective(Some(set)),
-                _ => sets.set_permitted(Some(set)),
-            };
+            Some(set)
+        };
+        sets.set_bounding(with(sets.bounding()));
+        sets.set_effective(with(sets.effective()));
+        sets.set_permitted(with(sets.permitted()));
+        // Ambient ones must be inheritable, which only the configuration makes them.
+        if sets.inheritable().as_ref().is_some_and(|inheritable| inheritable.contains(&capability)) {
+            sets.set_ambient(with(sets.ambient()));
         }
     }
     process.set_capabilities(Some(sets));

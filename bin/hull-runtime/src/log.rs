@@ -24,14 +24,14 @@ impl Log {
     /// One error, on standard error as runc prints it, and in the log file as containerd and podman read it.
     pub(crate) fn error(&self, error: &anyhow::Error) {
         let message = text(error);
-        eprintln!("hull-runtime: {message}");
+        eprintln!("hull-runtime: error: {message}");
         self.write("error", &message);
     }
 
     /// What does not stop the work, but is not as it was asked for.
     pub(crate) fn warning(&self, message: &str) {
         if self.file.is_none() {
-            eprintln!("hull-runtime: {message}");
+            warn(message);
         }
         self.write("warning", message);
     }
@@ -43,7 +43,7 @@ impl Log {
         }
         let message = message();
         if self.file.is_none() {
-            eprintln!("hull-runtime: {message}");
+            eprintln!("hull-runtime: level=debug {message}");
         }
         self.write("debug", &message);
     }
@@ -62,6 +62,11 @@ impl Log {
             eprintln!("hull-runtime: write log {}: {failed}", path.display());
         }
     }
+}
+
+/// Something that does not fail the command.
+pub(crate) fn warn(message: &str) {
+    eprintln!("hull-runtime: warning: {message}");
 }
 
 /// The whole chain of causes, each said once.

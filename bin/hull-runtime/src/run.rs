@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use hull_oci::cgroup::systemd::Manager;
 use hull_oci::container::{Record, parse_config_leniently};
 use hull_oci::{CreateRequest, Created, Rootfs, Stdio};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Capabilities, Spec};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -36,6 +36,7 @@ impl Bundle {
         let text = std::fs::read(&config).with_context(|| format!("read {}", config.display()))?;
         let (spec, warnings) = parse_config_leniently(&text)?;
         warnings.iter().for_each(|warning| log.warning(warning));
+        warn_of_ambient(&spec, log);
         let mut bundle = Self { directory, text, spec, manager: global.manager()? };
         bundle.default_cgroup(global, id);
         Ok(bundle)
@@ -61,6 +62,20 @@ impl Bundle {
     }
 }
 
+/// A process may have other ambient capabilities than it asked for: only what is inheritable and permitted can be.
+fn warn_of_ambient(spec: &Spec, log: &Log) {
+    let sets = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let Some((sets, ambient)) = sets.and_then(|sets| Some((sets, sets.ambient().as_ref()?))) else { return };
+    let has =
+        |set: &Option<Capabilities>, capability| set.as_ref().is_some_and(|set| set.contains(capability));
+    for capability in ambient {
+        if !has(sets.inheritable(), capability) || !has(sets.permitted(), capability) {
+            let why = "it is not both inheritable and permitted";
+            log.warning(&format!("can't raise ambient capability CAP_{capability}: {why}"));
+        }
+    }
+}
+
 /// Makes the container's first process.
 fn make(
     args: &args::Create,
@@ -68,7 +83,7 @@ fn make(
     start_socket: Option<OwnedFd>,
     listen_fds: u32,
 ) -> anyhow::Result<Created> {
-    let stdio = if bundle.terminal() { Stdio::Terminal { rows: 0, cols: 0 } } else { Stdio::Inherit };
+    let stdio = stdio(bundle.terminal(), args.console_socket.is_none());
     let request = CreateRequest {
         id: &args.id,
         spec: &bundle.spec,
@@ -151,7 +166,11 @@ pub(crate) fn run(global: &Global, log: &Log, args: &args::Run) -> anyhow::Resul
             return Err(error);
         }
     };
-    report(container.poststart(&bundle.spec));
+    if let Err(error) = container.poststart(&bundle.spec) {
+        console::reap(pid);
+        container.delete(true).context(error.chain())?;
+        return Err(error.into());
+    }
     let Some(signals) = signals else { return Ok(0) };
     let attached =
         Attached { pid, pidfd: running.pidfd.as_fd(), console: console.as_ref(), signals: &signals };
@@ -162,10 +181,15 @@ pub(crate) fn run(global: &Global, log: &Log, args: &args::Run) -> anyhow::Resul
     Ok(status)
 }
 
+/// A terminal whose master stays here leaves line feeds alone: ours, or nothing, makes newlines of them.
+pub(crate) fn stdio(terminal: bool, foreground: bool) -> Stdio {
+    if terminal { Stdio::Terminal { rows: 0, cols: 0, line_feeds: foreground } } else { Stdio::Inherit }
+}
+
 /// Failures that do not end a container.
 pub(crate) fn report(errors: Vec<hull_oci::Error>) {
     for error in errors {
-        eprintln!("hull-runtime: {}", error.chain());
+        crate::log::warn(&error.chain());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::args;
 use anyhow::{Context, bail};
+use hull_oci::cgroup::{Cgroups, Mode};
 use hull_sys::seccomp;
 use serde_json::{Value, json};
 
@@ -30,7 +31,11 @@ fn template() -> Value {
         }
         mount
     };
-    let namespaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"].map(|kind| json!({ "type": kind }));
+    let mut kinds = vec!["pid", "network", "ipc", "uts", "mount"];
+    if Cgroups::detect().is_ok_and(|cgroups| cgroups.mode() == Mode::V2) {
+        kinds.push("cgroup");
+    }
+    let namespaces: Vec<_> = kinds.iter().map(|kind| json!({ "type": kind })).collect();
     json!({
         "ociVersion": "1.2.1",
         "process": {

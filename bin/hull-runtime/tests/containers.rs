@@ -305,7 +305,7 @@ fn the_terminal_is_the_containers_own() {
         config["process"]["terminal"] = json!(true);
         config["process"]["consoleSize"] = json!({ "height": 33, "width": 99 });
     });
-    assert!(output.stdout.starts_with("33 99\r\n/dev/pts/0\r\n"), "{output:?}");
+    assert!(output.stdout.starts_with("33 99\n/dev/pts/0\n"), "{output:?}");
     assert!(output.stdout.contains("136,"), "{output:?}");
 }
 
@@ -426,7 +426,7 @@ fn a_container_lives_through_its_states() {
     assert!(bundle.runtime(&["delete", id]).stderr.contains("that is not stopped"));
     bundle.ok(&["kill", id, "KILL"]);
     bundle.await_stopped();
-    assert_eq!(bundle.runtime(&["kill", id]).stderr.trim(), "hull-runtime: container not running");
+    assert_eq!(bundle.runtime(&["kill", id]).stderr.trim(), "hull-runtime: error: container not running");
     bundle.ok(&["delete", id]);
     bundle.assert_gone();
     bundle.ok(&["delete", "--force", id]);
@@ -479,7 +479,7 @@ fn exec_is_in_the_container() {
     ]);
     assert_eq!(output.stdout, "uid=1000(user) gid=1001 groups=7\nb\n/tmp\n", "{output:?}");
     let output = exec(&["-t", id, "sh", "-c", "busybox tty; test -t 1 && echo terminal"]);
-    assert_eq!(output.stdout, "/dev/pts/0\r\nterminal\r\n", "{output:?}");
+    assert_eq!(output.stdout, "/dev/pts/0\nterminal\n", "{output:?}");
     let output = exec(&[id, "nosuch"]);
     assert_eq!(output.status, 255);
     assert!(output.stderr.contains("exec: \"nosuch\": executable file not found in $PATH"), "{output:?}");

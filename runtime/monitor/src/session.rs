@@ -124,7 +124,7 @@ impl Session {
         let mut session = Self { stdin_once: wanted.stdin_once, ..Self::default() };
         if let Some(size) = wanted.tty {
             session.tty = true;
-            return Ok((session, Stdio::Terminal { rows: size.rows, cols: size.cols }));
+            return Ok((session, Stdio::Terminal { rows: size.rows, cols: size.cols, line_feeds: false }));
         }
         let stdin = match wanted.stdin {
             true => {

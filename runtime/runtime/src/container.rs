@@ -11,19 +11,24 @@ use crate::scope::Scope;
 use crate::sync;
 use crate::{Created, Error, ErrorKind};
 use hull_cgroup::{Cgroup, Cgroups};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Capability, Process, Spec};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long a killed container may take to end.
 const DEATH_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a container that runs may take to end by itself before it is not deleted: callers delete right after the
+/// command has done its work or was killed, and its process is about to end.
+const ENDING: Duration = Duration::from_millis(100);
+const SIGKILL: i32 = 9;
 
 /// What is recorded of a container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -302,9 +307,8 @@ impl Container {
         Ok(Some(Cgroups::detect()?.open(path)))
     }
 
-    /// Starts a created container: its first process executes its command, or says why it cannot. Then the poststart hooks run;
-    /// what failed of them is returned.
-    pub fn start(&self, spec: &Spec) -> Result<Vec<Error>, Error> {
+    /// Starts a created container: its first process executes its command, or says why it cannot. Then the poststart hooks run.
+    pub fn start(&self, spec: &Spec) -> Result<(), Error> {
         match self.status()? {
             Status::Created => {}
             Status::Stopped => return Err(state_error("cannot start a container that has stopped".into())),
@@ -317,13 +321,16 @@ impl Container {
         in_directory(&self.directory, |address| rustix::net::connect(&socket, address)).step(step)?;
         self.mark_started()?;
         while sync::receive(&socket)?.is_some() {}
-        Ok(self.poststart(spec))
+        self.poststart(spec)
     }
 
-    /// Runs the poststart hooks; what failed of them is returned.
-    pub fn poststart(&self, spec: &Spec) -> Vec<Error> {
+    /// Runs the poststart hooks. When one fails, the container is killed; runtime-spec runtime.md, "Lifecycle", step 9.
+    pub fn poststart(&self, spec: &Spec) -> Result<(), Error> {
         let state = HookState::new(spec, &self.record.id, &self.record.bundle, "running", self.record.pid);
-        hooks::run_all(HookKind::Poststart, spec, &state)
+        hooks::run(HookKind::Poststart, spec, &state).inspect_err(|_| {
+            // The hook's failure is what is told; a process that ended by itself is as good as a killed one.
+            let _ = self.kill(SIGKILL, false);
+        })
     }
 
     fn mark_started(&self) -> Result<(), Error> {
@@ -336,6 +343,9 @@ impl Container {
     /// Sends a signal to the first process, or to all in the container's cgroup.
     pub fn kill(&self, signal: i32, all: bool) -> Result<(), Error> {
         if all && let Some(cgroup) = self.cgroup()? {
+            if !self.alive() && cgroup.pids()?.is_empty() {
+                return Err(state_error("container not running".into()));
+            }
             return Ok(cgroup.signal_all(signal)?);
         }
         let Some(pidfd) = self.pidfd()? else { return Err(state_error("container not running".into())) };
@@ -348,7 +358,7 @@ impl Container {
         }
         hull_sys::signal::pidfd_send_signal(pidfd.as_fd(), signal)
             .step(|| format!("send signal {signal} to process {}", self.record.pid))?;
-        if signal == 9 && self.cgroup()?.is_some_and(|cgroup| cgroup.frozen().unwrap_or(false)) {
+        if signal == SIGKILL && self.cgroup()?.is_some_and(|cgroup| cgroup.frozen().unwrap_or(false)) {
             // A frozen task takes no signal before it is thawed.
             self.resume()?;
         }
@@ -387,6 +397,7 @@ impl Container {
     pub fn delete(&self, force: bool) -> Result<Vec<Error>, Error> {
         match self.status()? {
             Status::Stopped => {}
+            Status::Running if !force && self.ends_within(ENDING) => {}
             Status::Running | Status::Paused if !force => {
                 let status = self.status()?;
                 let message =
@@ -394,7 +405,7 @@ impl Container {
                 return Err(state_error(message));
             }
             _ => {
-                self.kill(9, false).or_else(|error| if self.alive() { Err(error) } else { Ok(()) })?;
+                self.kill(SIGKILL, false).or_else(|error| if self.alive() { Err(error) } else { Ok(()) })?;
                 self.await_death()?;
             }
         }
@@ -443,13 +454,25 @@ impl Container {
     }
 
     fn await_death(&self) -> Result<(), Error> {
-        let Some(pidfd) = self.pidfd()? else { return Ok(()) };
-        let timeout = rustix::time::Timespec { tv_sec: DEATH_PATIENCE.as_secs() as i64, tv_nsec: 0 };
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
-            Ok(1..) => Ok(()),
-            Ok(0) => Err(state_error(format!("process {} does not end after SIGKILL", self.record.pid))),
-            Err(error) => Err(error).step(|| "wait for the container's end".into()),
+        if self.await_end(DEATH_PATIENCE)? {
+            return Ok(());
         }
+        Err(state_error(format!("process {} does not end after SIGKILL", self.record.pid)))
+    }
+
+    fn ends_within(&self, patience: Duration) -> bool {
+        self.await_end(patience).unwrap_or(false)
+    }
+
+    /// Whether its first process ended before `patience` did.
+    fn await_end(&self, patience: Duration) -> Result<bool, Error> {
+        let Some(pidfd) = self.pidfd()? else { return Ok(true) };
+        let timeout = rustix::time::Timespec {
+            tv_sec: patience.as_secs() as i64,
+            tv_nsec: patience.subsec_nanos().into(),
+        };
+        let ready = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout));
+        ready.map(|count| count > 0).step(|| "wait for the container's end".into())
     }
 }
 
@@ -466,24 +489,41 @@ pub fn parse_config_leniently(text: &[u8]) -> Result<(Spec, Vec<String>), Error>
         Ok(spec) => return Ok((spec, Vec::new())),
         Err(error) => error,
     };
-    let Ok(mut value) = serde_json::from_slice::<serde_json::Value>(text) else { return Err(invalid(first)) };
+    let Ok(mut value) = serde_json::from_slice::<Value>(text) else { return Err(invalid(first)) };
+    let warnings = value.get_mut("process").map(drop_unknown_capabilities).unwrap_or_default();
+    if warnings.is_empty() {
+        return Err(invalid(first));
+    }
+    let spec = serde_json::from_value(value).map_err(invalid)?;
+    Ok((spec, warnings))
+}
+
+/// A process from its JSON text, as `exec --process` takes it: without a user it is root.
+pub fn parse_process(text: &[u8]) -> Result<Process, Error> {
+    let wrong = |error: serde_json::Error| Error::spec("process", error.to_string());
+    let mut process: Value = serde_json::from_slice(text).map_err(wrong)?;
+    drop_unknown_capabilities(&mut process);
+    if let Some(fields) = process.as_object_mut() {
+        fields.entry("user").or_insert_with(|| serde_json::json!({ "uid": 0, "gid": 0 }));
+    }
+    serde_json::from_value(process).map_err(wrong)
+}
+
+/// Takes the capabilities out that nobody knows; a warning for each.
+fn drop_unknown_capabilities(process: &mut Value) -> Vec<String> {
     let mut warnings = Vec::new();
-    let sets = value.pointer_mut("/process/capabilities").and_then(serde_json::Value::as_object_mut);
+    let sets = process.get_mut("capabilities").and_then(Value::as_object_mut);
     for (set, names) in sets.into_iter().flatten() {
         let Some(names) = names.as_array_mut() else { continue };
         names.retain(|name| {
-            let known = name.as_str().is_none_or(|name| name.parse::<hull_confine::CapSet>().is_ok());
+            let known = !name.is_string() || serde_json::from_value::<Capability>(name.clone()).is_ok();
             if !known {
                 warnings.push(format!("process.capabilities.{set}: {name} is unknown, and not granted"));
             }
             known
         });
     }
-    if warnings.is_empty() {
-        return Err(invalid(first));
-    }
-    let spec = serde_json::from_value(value).map_err(invalid)?;
-    Ok((spec, warnings))
+    warnings
 }
 
 struct ProcessStat {
@@ -536,6 +576,25 @@ mod tests {
         assert_eq!(rfc3339(951_782_399, 5), "2000-02-28T23:59:59.000000005Z");
         assert_eq!(rfc3339(951_782_400, 0), "2000-02-29T00:00:00.000000000Z");
         assert_eq!(rfc3339(1_767_225_600, 0), "2026-01-01T00:00:00.000000000Z");
+    }
+
+    #[test]
+    fn unknown_capabilities_are_left_out_and_other_mistakes_told() {
+        let config = |bounding: &str, cwd: &str| {
+            format!(
+                r#"{{"ociVersion":"1.2.0","process":{{"user":{{"uid":0,"gid":0}},"cwd":{cwd},
+                "capabilities":{{"bounding":[{bounding}]}}}}}}"#
+            )
+        };
+        let known = |text: &str| {
+            let spec = parse_config(text.as_bytes())?;
+            let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().clone());
+            Ok::<_, Error>(capabilities.and_then(|sets| sets.bounding().clone()).unwrap_or_default().len())
+        };
+        assert_eq!(known(&config(r#""CAP_KILL","CAP_UNKNOWN""#, r#""/""#)).expect("left out"), 1);
+        assert!(known(&config(r#""CAP_UNKNOWN""#, "7")).is_err());
+        let process = parse_process(br#"{"args":["true"],"cwd":"/"}"#).expect("a user is not needed");
+        assert_eq!(process.user().uid(), 0);
     }
 
     #[test]

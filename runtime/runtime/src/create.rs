@@ -29,7 +29,7 @@ use std::path::Path;
 /// Checks all of a configuration that can be checked without making anything. `bundle` is what its relative paths start
 /// from.
 pub fn check(spec: &Spec, bundle: &Path) -> Result<(), Error> {
-    Plan::new(spec, bundle)?;
+    Plan::new(spec, bundle, None)?;
     hooks::check(spec)
 }
 
@@ -508,6 +508,6 @@ pub(crate) fn streams(stdio: Stdio) -> Streams {
     match stdio {
         Stdio::Inherit => Streams::Inherit,
         Stdio::Fds { stdin, stdout, stderr } => Streams::Fds([stdin, stdout, stderr]),
-        Stdio::Terminal { rows, cols } => Streams::Terminal { rows, cols },
+        Stdio::Terminal { rows, cols, line_feeds } => Streams::Terminal { rows, cols, line_feeds },
     }
 }

@@ -99,10 +99,12 @@ pub enum Error {
     #[error(transparent)]
     Network(hull_netlink::NetlinkError),
     /// A hook failed.
-    #[error("{kind} hook {} {reason}", path.display())]
+    #[error("error running {kind} hook #{index}: {} {reason}", path.display())]
     Hook {
         /// Which of the six lists.
         kind: &'static str,
+        /// Its place in that list, from 0.
+        index: usize,
         /// Its program.
         path: PathBuf,
         /// Exit status, time-out or why it could not run.

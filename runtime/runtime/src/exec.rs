@@ -212,8 +212,8 @@ impl Entrant<'_> {
             }
         }
         self.enter_namespaces()?;
-        if let Streams::Terminal { rows, cols } = self.streams {
-            self.terminal(rows, cols)?;
+        if let Streams::Terminal { rows, cols, line_feeds } = self.streams {
+            self.terminal((rows, cols), line_feeds)?;
         }
         self.plan.limit()?;
         hull_sys::fd::cloexec_from(3 + self.preserve_fds).step(|| "mark descriptors close-on-exec".into())?;
@@ -253,13 +253,12 @@ impl Entrant<'_> {
         Ok(())
     }
 
-    fn terminal(&self, rows: u16, cols: u16) -> Result<(), Error> {
+    fn terminal(&self, asked: (u16, u16), line_feeds: bool) -> Result<(), Error> {
         let root = rustix::fs::open(c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .step(|| "open /".into())?;
         let (master, slave) = open_terminal(&Root::new(root))?;
-        let size =
-            if (rows, cols) == (0, 0) { self.plan.console_size.unwrap_or((0, 0)) } else { (rows, cols) };
-        use_terminal(&slave, size)?;
+        let size = if asked == (0, 0) { self.plan.console_size.unwrap_or((0, 0)) } else { asked };
+        use_terminal(&slave, size, line_feeds)?;
         sync::send(&self.sync, Tag::Terminal, &[], &[master.as_fd()])
     }
 }

@@ -113,30 +113,42 @@ pub(crate) fn check(spec: &Spec) -> Result<(), Error> {
 
 /// Runs hooks one after another until one fails.
 pub fn run(kind: HookKind, spec: &Spec, state: &HookState<'_>) -> Result<(), Error> {
+    run_with(kind, spec, state, &[])
+}
+
+/// [`run`], with an environment for the hooks that name none: startContainer hooks then have the process's, as runc
+/// gives it to them.
+pub(crate) fn run_with(
+    kind: HookKind,
+    spec: &Spec,
+    state: &HookState<'_>,
+    env: &[String],
+) -> Result<(), Error> {
     if kind.list(spec).is_empty() {
         return Ok(());
     }
     let json = state.to_json();
-    kind.list(spec).iter().try_for_each(|hook| run_one(kind, hook, &json))
+    kind.list(spec).iter().enumerate().try_for_each(|(index, hook)| run_one(kind, index, hook, &json, env))
 }
 
-/// Runs hooks whose failure does not matter to the container (poststart, poststop); returns what failed.
+/// Runs hooks whose failure does not matter to the container (poststop); returns what failed.
 pub fn run_all(kind: HookKind, spec: &Spec, state: &HookState<'_>) -> Vec<Error> {
     if kind.list(spec).is_empty() {
         return Vec::new();
     }
     let json = state.to_json();
-    kind.list(spec).iter().filter_map(|hook| run_one(kind, hook, &json).err()).collect()
+    let hooks = kind.list(spec).iter().enumerate();
+    hooks.filter_map(|(index, hook)| run_one(kind, index, hook, &json, &[]).err()).collect()
 }
 
-fn run_one(kind: HookKind, hook: &Hook, state: &[u8]) -> Result<(), Error> {
-    let failed = |reason: String| Error::Hook { kind: kind.name(), path: hook.path().clone(), reason };
+fn run_one(kind: HookKind, index: usize, hook: &Hook, state: &[u8], env: &[String]) -> Result<(), Error> {
+    let failed = |reason: String| Error::Hook { kind: kind.name(), index, path: hook.path().clone(), reason };
     let mut command = Command::new(hook.path());
     if let Some((name, rest)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(rest);
     }
     command.env_clear();
-    for entry in hook.env().iter().flatten() {
+    for entry in hook.env().as_deref().unwrap_or(env) {
         if let Some((key, value)) = entry.split_once('=') {
             command.env(key, value);
         }

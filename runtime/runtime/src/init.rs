@@ -26,7 +26,7 @@ const SIGKILL: i32 = 9;
 pub(crate) enum Streams {
     Inherit,
     Fds([OwnedFd; 3]),
-    Terminal { rows: u16, cols: u16 },
+    Terminal { rows: u16, cols: u16, line_feeds: bool },
 }
 
 /// All that the first process needs, prepared by the caller.
@@ -182,7 +182,7 @@ impl Init<'_> {
             rootfs.fill_dev()?;
         }
         rootfs.ensure_directory(Path::new(self.plan.process.cwd()))?;
-        let Streams::Terminal { rows, cols } = self.streams else { return Ok((None, in_cgroup)) };
+        let Streams::Terminal { rows, cols, line_feeds } = self.streams else { return Ok((None, in_cgroup)) };
         let (master, slave) = open_terminal(rootfs.root())?;
         if self.plan.fill_dev {
             rootfs.console(&slave)?;
@@ -192,7 +192,7 @@ impl Init<'_> {
         } else {
             (rows, cols)
         };
-        use_terminal(&slave, size)?;
+        use_terminal(&slave, size, line_feeds)?;
         Ok((Some(master), in_cgroup))
     }
 
@@ -255,7 +255,9 @@ impl Init<'_> {
             hull_sys::process::exit_now(error.kind().exit_code().into())
         };
         let state = HookState::new(self.spec, self.id, self.bundle, "created", self.own_pid());
-        if let Err(error) = hooks::run(HookKind::StartContainer, self.spec, &state) {
+        if let Err(error) =
+            hooks::run_with(HookKind::StartContainer, self.spec, &state, &process.environment())
+        {
             failed(error);
         }
         if !process.notifies()

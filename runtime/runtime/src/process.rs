@@ -202,11 +202,7 @@ impl ProcessPlan {
 
     /// Argument vector and environment, and the program the command names, found as the user in the container.
     pub(crate) fn command(&self) -> Result<Command, Error> {
-        let mut env = self.env.clone();
-        if !env.iter().any(|entry| entry.starts_with("HOME=") && entry.len() > 5) {
-            env.retain(|entry| !entry.starts_with("HOME="));
-            env.push(format!("HOME={}", home(self.uid)));
-        }
+        let env = self.environment();
         let program = find_program(&self.args[0], &self.env)?;
         let nul = |_| Error::spec("process.args", "holds a NUL byte");
         Ok(Command {
@@ -214,6 +210,25 @@ impl ProcessPlan {
             argv: CStrings::new(&self.args).map_err(nul)?,
             envp: CStrings::new(&env).map_err(nul)?,
         })
+    }
+
+    /// The environment: of a variable that is there twice the later value; HOME always.
+    pub(crate) fn environment(&self) -> Vec<String> {
+        let key = |entry: &str| entry.split_once('=').map(|(key, _)| key.to_owned());
+        let mut seen = std::collections::HashSet::with_capacity(self.env.len());
+        let mut env: Vec<String> = Vec::with_capacity(self.env.len() + 1);
+        for entry in self.env.iter().rev() {
+            // What is no assignment is handed on as it is.
+            if key(entry).is_none_or(|key| seen.insert(key)) {
+                env.push(entry.clone());
+            }
+        }
+        env.reverse();
+        if !env.iter().any(|entry| entry.starts_with("HOME=") && entry.len() > 5) {
+            env.retain(|entry| !entry.starts_with("HOME="));
+            env.push(format!("HOME={}", home(self.uid)));
+        }
+        env
     }
 
     /// Loads the seccomp filter and gives up what was kept for it; returns the notification descriptor if the policy has one.
@@ -498,7 +513,13 @@ pub(crate) fn open_terminal<F: AsFd>(root: &Root<F>) -> Result<(OwnedFd, OwnedFd
 }
 
 /// Makes a terminal the controlling one and the standard streams.
-pub(crate) fn use_terminal(slave: &OwnedFd, size: (u16, u16)) -> Result<(), Error> {
+pub(crate) fn use_terminal(slave: &OwnedFd, size: (u16, u16), line_feeds: bool) -> Result<(), Error> {
+    if line_feeds {
+        let mut modes = rustix::termios::tcgetattr(slave).step(|| "read the terminal's modes".into())?;
+        modes.output_modes -= rustix::termios::OutputModes::ONLCR;
+        rustix::termios::tcsetattr(slave, rustix::termios::OptionalActions::Now, &modes)
+            .step(|| "set the terminal's modes".into())?;
+    }
     if size != (0, 0) {
         let size = rustix::termios::Winsize { ws_row: size.0, ws_col: size.1, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(slave, size).step(|| "set the terminal's size".into())?;

@@ -74,6 +74,9 @@ pub enum Stdio {
         rows: u16,
         /// Width in characters.
         cols: u16,
+        /// Leave line feeds as they are written, instead of making them carriage return and line feed: for a caller that
+        /// copies to a terminal of its own, or to a file.
+        line_feeds: bool,
     },
 }
 

@@ -153,6 +153,13 @@ impl<'a> RootFs<'a> {
             Err(error) if error.source == Errno::NOENT => {
                 Ok(self.root.mkdir_all(&mount.destination, mode)?)
             }
+            Err(error) if matches!(error.source, Errno::LOOP | Errno::NOTDIR) => Err(Error::Inside {
+                kind: ErrorKind::InvalidSpec,
+                message: format!(
+                    "filesystem {kind:?} must be mounted on ordinary directory: {}",
+                    crate::error::chain(&error)
+                ),
+            }),
             other => Ok(other?),
         }
     }

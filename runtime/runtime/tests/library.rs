@@ -207,7 +207,8 @@ fn a_container_dies_with_its_caller(fixture: &Fixture) {
 
 fn a_terminal_comes_back(fixture: &Fixture) {
     let spec = fixture.spec(&["sh", "-c", "test -t 0 && busybox stty size"]);
-    let created = fixture.create(&spec, Stdio::Terminal { rows: 21, cols: 77 }).expect("create");
+    let created =
+        fixture.create(&spec, Stdio::Terminal { rows: 21, cols: 77, line_feeds: false }).expect("create");
     let mut running = created.start().expect("start");
     let mut console = std::fs::File::from(running.console.take().expect("a terminal"));
     let mut seen = Vec::new();
