@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The units as they lie in the tree; `@BINDIR@` stands for the folder of the programs.
-const UNITS: [&str; 2] = ["hulld.service", "hulld.socket"];
+const UNITS: [&str; 3] = ["hulld.service", "hulld.socket", "hull-registry.service"];
 
 #[derive(Args)]
 pub(crate) struct Options {

@@ -12,7 +12,10 @@ use serde::Deserialize;
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The programs that `dist` and `install` deliver.
-pub(crate) const BINARIES: [&str; 3] = ["hull", "hulld", "hull-runtime"];
+pub(crate) const BINARIES: [&str; 4] = ["hull", "hulld", "hull-runtime", "hull-registry"];
+
+/// Those of them that an engine needs.
+pub(crate) const ENGINE: [&str; 3] = ["hull", "hulld", "hull-runtime"];
 
 /// The work tree that this task was built from.
 pub(crate) struct Project {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::project::{BINARIES, Project};
+use crate::project::{ENGINE, Project};
 
 /// Modules that a host of containers has loaded, with what they depend on found in the modules themselves.
 const MODULES: &[&str] = &[
@@ -90,7 +90,7 @@ pub(crate) fn prepare(project: &Project) -> Result<PathBuf> {
 fn machine<'a>(work: &'a Path, programs: &Path, script: &'a Path, timeout: u64) -> Machine<'a> {
     Machine {
         work,
-        binaries: BINARIES.iter().map(|name| programs.join(name)).collect(),
+        binaries: ENGINE.iter().map(|name| programs.join(name)).collect(),
         script,
         memory: 1536,
         timeout: Duration::from_secs(timeout),
@@ -100,7 +100,7 @@ fn machine<'a>(work: &'a Path, programs: &Path, script: &'a Path, timeout: u64) 
 /// Copies of the programs without symbols in `to`: an initramfs lives in memory, and debug binaries are large.
 fn stripped(programs: &Path, to: &Path) -> Result<PathBuf> {
     fs::create_dir_all(to)?;
-    for name in BINARIES {
+    for name in ENGINE {
         run(Command::new("strip").arg("-o").arg(to.join(name)).arg(programs.join(name)))?;
     }
     Ok(to.to_owned())

@@ -44,6 +44,13 @@ pub(crate) struct Group {
     pub(crate) commands: &'static [&'static Command],
 }
 
+/// A program beside this one that takes all that follows its name: what few need and is large is not in `hull` itself.
+pub(crate) struct Program {
+    pub(crate) about: &'static str,
+    /// Name of its file.
+    pub(crate) file: &'static str,
+}
+
 /// A name at the top level.
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
@@ -56,6 +63,7 @@ pub(crate) struct Entry {
 pub(crate) enum Target {
     Command(&'static Command),
     Group(&'static Group),
+    Program(&'static Program),
 }
 
 impl Entry {
@@ -63,6 +71,7 @@ impl Entry {
         match self.target {
             Target::Command(command) => command.about,
             Target::Group(group) => group.about,
+            Target::Program(program) => program.about,
         }
     }
 }
@@ -82,6 +91,8 @@ const fn group(name: &'static str, group: &'static Group) -> Entry {
     Entry { name, section: "Management Commands", target: Target::Group(group) }
 }
 
+static REGISTRY: Program = Program { about: "Run a registry", file: "hull-registry" };
+
 /// Everything `hull` can do.
 pub(crate) static TOP: &[Entry] = &[
     common("run", &container::run::COMMAND),
@@ -100,6 +111,7 @@ pub(crate) static TOP: &[Entry] = &[
     group("image", &image::GROUP),
     group("manifest", &manifest::GROUP),
     group("network", &network::GROUP),
+    Entry { name: "registry", section: "Management Commands", target: Target::Program(&REGISTRY) },
     group("system", &system::GROUP),
     group("volume", &volume::GROUP),
     plain("attach", &container::attach::COMMAND),
@@ -172,6 +184,8 @@ pub(crate) enum Parsed {
     Run(&'static Command, Box<Invocation>),
     /// Text for standard output, then success.
     Print(String),
+    /// Another program takes over, with these arguments.
+    Replace(&'static Program, Vec<String>),
 }
 
 const PROGRAM: &str = "hull";
@@ -205,6 +219,10 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Parsed> {
             parse_command(&globals, format!("{PROGRAM} {name}"), command, rest, wants_help)
         }
         Target::Group(group) => parse_group(&globals, name, group, rest, wants_help),
+        Target::Program(program) => {
+            let help = wants_help.then(|| "--help".to_owned());
+            Ok(Parsed::Replace(program, rest.iter().cloned().chain(help).collect()))
+        }
     }
 }
 

@@ -200,7 +200,7 @@ async fn start(endpoint: &Endpoint, client: &Client) -> Result<()> {
 }
 
 fn spawn(log: &Path) -> Result<Child> {
-    let hulld = find_hulld().ok_or_else(|| {
+    let hulld = find_program("hulld").ok_or_else(|| {
         Failure::new("Cannot connect to the Hull engine: it is not running, and hulld was not found beside hull or in PATH")
             .with_hint("install hulld, or name another engine with -H or DOCKER_HOST")
     })?;
@@ -216,10 +216,11 @@ fn spawn(log: &Path) -> Result<Child> {
         .map_err(|error| Failure::new(format!("cannot start {}: {error}", hulld.display())))
 }
 
-fn find_hulld() -> Option<PathBuf> {
-    let sibling = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join("hulld")));
+/// A program of Hull's beside this one, else in PATH.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    let sibling = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(name)));
     let in_path = std::env::var_os("PATH").into_iter().flat_map(|path| {
-        std::env::split_paths(&path).map(|directory| directory.join("hulld")).collect::<Vec<_>>()
+        std::env::split_paths(&path).map(|directory| directory.join(name)).collect::<Vec<_>>()
     });
     sibling.into_iter().chain(in_path).find(|path| path.is_file())
 }

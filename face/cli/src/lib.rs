@@ -48,6 +48,7 @@ fn run(arguments: &[String]) -> error::Result<u8> {
             output::text(&text);
             return Ok(0);
         }
+        Parsed::Replace(program, arguments) => return Err(replace(program, &arguments)),
         Parsed::Run(command, invocation) => (command, invocation),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -57,6 +58,17 @@ fn run(arguments: &[String]) -> error::Result<u8> {
     // that still read or look up names may delay the exit.
     std::mem::forget((local, runtime));
     result
+}
+
+/// Becomes that program; what is returned is why not.
+fn replace(program: &command::Program, arguments: &[String]) -> Failure {
+    use std::os::unix::process::CommandExt;
+    let Some(path) = engine::find_program(program.file) else {
+        return Failure::new(format!("{} was found neither beside hull nor in PATH", program.file))
+            .with_hint(format!("install {}, which comes with Hull", program.file));
+    };
+    let error = std::process::Command::new(&path).args(arguments).exec();
+    Failure::new(format!("cannot start {}: {error}", path.display()))
 }
 
 fn report(failure: &Failure) -> u8 {

@@ -106,7 +106,7 @@ pub(super) fn measure(root: &Path, programs: &Path, results: &Path, options: &Op
     flock(&lock, FlockOperation::NonBlockingLockExclusive).context("another run uses the room")?;
     let place = tempfile::tempdir_in(results)?;
     // The task runs in the room under its own name, beside the programs it measures.
-    for program in crate::project::BINARIES {
+    for program in crate::project::ENGINE {
         fs::copy(programs.join(program), place.path().join(program)).with_context(|| program.to_owned())?;
     }
     fs::copy("/proc/self/exe", place.path().join("xtask"))?;

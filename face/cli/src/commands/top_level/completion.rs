@@ -40,6 +40,7 @@ fn paths() -> Vec<(String, &'static Command)> {
                         .map(|command| (format!("{} {}", entry.name, command.name), *command)),
                 );
             }
+            Target::Program(_) => {}
         }
     }
     paths
