@@ -3,6 +3,8 @@
 //! The distribution's cloud kernel boots under qemu's software emulation from an initramfs that holds busybox, the
 //! kernel modules Hull needs, Hull's binaries and one shell script. The script's exit status becomes the command's.
 
+mod disk;
+
 use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -37,6 +39,9 @@ const PACKAGES: &[&str] = &["qemu-system-x86", "binutils"];
 /// What runs inside unless told otherwise.
 const SCRIPT: &str = "test/vm/engine.sh";
 
+/// What runs in the machine with systemd unless told otherwise.
+const SYSTEMD_SCRIPT: &str = "test/vm/runtime.sh";
+
 /// Seconds after which the suite is given up; it takes a minute.
 const SUITE_TIMEOUT: u64 = 300;
 
@@ -47,6 +52,10 @@ const RESULT: &str = "VM-RESULT:";
 pub(crate) struct Options {
     /// A busybox shell script to run inside instead of test/vm/engine.sh
     script: Option<PathBuf>,
+    /// A Debian whose init is systemd, with dbus, AppArmor's parser and criu, instead of busybox alone; runs
+    /// test/vm/runtime.sh
+    #[arg(long)]
+    systemd: bool,
     /// Run these binaries, stripped copies of them, instead of building new ones
     #[arg(long)]
     programs: Option<PathBuf>,
@@ -62,8 +71,13 @@ pub(crate) fn run_task(project: &Project, options: &Options) -> Result<()> {
         Some(programs) => stripped(programs, &work.join("programs"))?,
         None => crate::dist::run(project)?,
     };
-    let script = options.script.clone().unwrap_or_else(|| project.path(SCRIPT));
-    let outcome = machine(&work, &built, &script, options.timeout).run()?;
+    let usual = project.path(if options.systemd { SYSTEMD_SCRIPT } else { SCRIPT });
+    let script = options.script.clone().unwrap_or(usual);
+    let mut machine = machine(&work, &built, &script, options.timeout);
+    if options.systemd {
+        machine.disk = Some(disk::make(&work)?);
+    }
+    let outcome = machine.run()?;
     ensure!(outcome.status == 0, "the script in the machine ended with {}", outcome.status);
     Ok(())
 }
@@ -72,7 +86,11 @@ pub(crate) fn run_task(project: &Project, options: &Options) -> Result<()> {
 /// [`prepare`] finds out.
 pub(crate) fn suite(project: &Project, work: &Path) -> Result<Outcome> {
     let built = stripped(&project.built("debug"), &work.join("programs"))?;
-    machine(work, &built, &project.path(SCRIPT), SUITE_TIMEOUT).run()
+    let engine = machine(work, &built, &project.path(SCRIPT), SUITE_TIMEOUT).run()?;
+    let script = project.path(SYSTEMD_SCRIPT);
+    let mut runtime = machine(work, &built, &script, SUITE_TIMEOUT);
+    runtime.disk = Some(disk::make(work)?);
+    Ok(engine.and(runtime.run()?))
 }
 
 /// Sees to it that the emulator and a kernel are there; returns the folder to work in.
@@ -92,6 +110,7 @@ fn machine<'a>(work: &'a Path, programs: &Path, script: &'a Path, timeout: u64) 
         work,
         binaries: ENGINE.iter().map(|name| programs.join(name)).collect(),
         script,
+        disk: None,
         memory: 1536,
         timeout: Duration::from_secs(timeout),
     }
@@ -114,6 +133,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) binaries: Vec<PathBuf>,
     /// A busybox shell script.
     pub(crate) script: &'a Path,
+    /// A disk whose init runs the script, instead of busybox.
+    pub(crate) disk: Option<PathBuf>,
     /// Memory in MiB.
     pub(crate) memory: u32,
     /// When to give up.
@@ -132,6 +153,15 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// Both.
+    fn and(self, other: Self) -> Self {
+        Self {
+            status: if self.status == 0 { other.status } else { self.status },
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+        }
+    }
+
     fn add(&mut self, line: &str) {
         self.passed += u32::from(line.starts_with("ok "));
         self.failed += u32::from(line.starts_with("FAIL "));
@@ -162,7 +192,8 @@ impl Machine<'_> {
             )?;
         }
         let mut order = String::new();
-        for module in kernel.modules_in_order(MODULES)? {
+        let further = if self.disk.is_some() { disk::MODULES } else { &[] };
+        for module in kernel.modules_in_order(&[MODULES, further].concat())? {
             let name = module.file_name().context("module without a name")?.to_string_lossy().into_owned();
             cpio.file(&format!("mods/{name}"), 0o644, &fs::read(&module)?)?;
             order.push_str(&name);
@@ -171,7 +202,8 @@ impl Machine<'_> {
         cpio.file("mods/order", 0o644, order.as_bytes())?;
         cpio.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
         cpio.file("etc/group", 0o644, b"root:x:0:\n")?;
-        cpio.file("init", 0o755, INIT.as_bytes())?;
+        cpio.file("init", 0o755, if self.disk.is_some() { disk::INIT } else { INIT }.as_bytes())?;
+        cpio.file("test.service", 0o644, disk::SERVICE.as_bytes())?;
         cpio.file("test.sh", 0o755, &fs::read(self.script)?)?;
         cpio.finish()
     }
@@ -196,6 +228,10 @@ impl Machine<'_> {
             .arg("-initrd")
             .arg(initrd)
             .args(["-append", "console=ttyS0 quiet panic=-1 lsm=apparmor"])
+            .args(self.disk.iter().flat_map(|disk| {
+                let drive = format!("file={},format=raw,if=virtio,snapshot=on", disk.display());
+                ["-drive".to_owned(), drive]
+            }))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,5 +1,6 @@
 //! The runtime's commands on real containers. Needs root and a static busybox; says so and passes where one is missing.
 
+mod features;
 mod suite;
 
 use serde_json::{Value, json};
@@ -491,7 +492,21 @@ fn impossible_configurations_name_their_field() {
     if !runnable() {
         return;
     }
-    let cases: [(&str, Change); 16] = [
+    let cases: [(&str, Change); 25] = [
+        ("linux.netDevices", |c| {
+            c["linux"]["namespaces"].as_array_mut().expect("list").retain(|n| n["type"] != "network");
+            c["linux"]["netDevices"] = json!({ "eth0": {} });
+        }),
+        ("linux.memoryPolicy.nodes", |c| c["linux"]["memoryPolicy"] = json!({ "mode": "MPOL_BIND" })),
+        ("linux.intelRdt", |c| c["linux"]["intelRdt"] = json!({ "closID": "none" })),
+        ("linux.namespaces[5].path", |c| set_namespace(c, "mount", Some("/proc/1/ns/mnt".into()))),
+        ("process.execCPUAffinity", |c| c["process"]["execCPUAffinity"] = json!({ "final": "3-1" })),
+        ("linux.resources.cpu.cpus", |c| c["linux"]["resources"]["cpu"] = json!({ "cpus": "x" })),
+        ("linux.resources.memory.swap", |c| {
+            c["linux"]["resources"]["memory"] = json!({ "limit": 2_000_000, "swap": 1_000_000 });
+        }),
+        ("linux.cgroupsPath", |c| c["linux"]["cgroupsPath"] = json!("system.slice:hull:a")),
+        ("linux.seccomp.listenerMetadata", |c| c["linux"]["seccomp"]["listenerMetadata"] = json!("x")),
         ("ociVersion", |c| c["ociVersion"] = json!("2.0.0")),
         ("process.args", |c| c["process"]["args"] = json!([])),
         ("process.cwd", |c| c["process"]["cwd"] = json!("relative")),

@@ -1,5 +1,6 @@
 //! cgroup v1, hybrid and v2: layout, limits, devices, freezer, statistics.
 
+mod check;
 mod control;
 mod dbus;
 mod delegate;
@@ -11,6 +12,8 @@ mod stats;
 pub mod systemd;
 mod v1;
 mod v2;
+
+pub use check::check;
 
 use crate::file::{failed, read};
 use crate::layout::{Hierarchy, Layout};

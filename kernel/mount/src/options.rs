@@ -32,7 +32,7 @@ pub struct MountOptions {
     pub idmap: Option<bool>,
     /// `tmpcopyup`
     pub copy_up: bool,
-    /// Flags of the file system itself: `ro`, `sync`, `dirsync`, `lazytime`, `mand`, `iversion`, `silent`.
+    /// Flags of the file system itself: `ro`, `sync`, `dirsync`, `lazytime`, `mand`.
     pub superblock_flags: Vec<&'static str>,
     /// Options for the file system, `key` or `key=value`.
     pub data: Vec<String>,
@@ -158,6 +158,9 @@ impl MountOptions {
             "ridmap" => self.idmap = Some(true),
             "tmpcopyup" => self.copy_up = true,
             "defaults" | "async" | "loud" | "nomand" | "noiversion" | "nolazytime" => {}
+            // Flags of mount(2) that no file system made by fsopen(2) has: the log is read here, versions are kept by those
+            // file systems that can.
+            "silent" | "iversion" => {}
             _ => return false,
         }
         true
@@ -169,8 +172,6 @@ impl MountOptions {
             "dirsync" => "dirsync",
             "lazytime" => "lazytime",
             "mand" => "mand",
-            "iversion" => "iversion",
-            "silent" => "silent",
             _ => return false,
         };
         self.superblock_flags.push(flag);

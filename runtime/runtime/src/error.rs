@@ -120,6 +120,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::InvalidSpec { .. } | Self::Seccomp(_) | Self::User(_) => ErrorKind::InvalidSpec,
+            Self::Cgroup(hull_cgroup::Error::Invalid { .. }) => ErrorKind::InvalidSpec,
             Self::Inside { kind, .. } => *kind,
             _ => ErrorKind::Other,
         }

@@ -172,6 +172,7 @@ impl Plan {
 
     /// What only several fields together show.
     fn check_together(&self) -> Result<(), Error> {
+        hull_cgroup::check(&self.resources)?;
         let separate = |kind| self.namespaces.separate(kind);
         if (self.hostname.is_some() || self.domainname.is_some()) && !separate(CloneFlags::NEWUTS) {
             let field = if self.hostname.is_some() { "hostname" } else { "domainname" };
