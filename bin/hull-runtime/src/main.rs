@@ -10,12 +10,12 @@ mod console;
 mod events;
 mod exec;
 mod log;
+mod parse;
 mod resources;
 mod run;
 mod template;
 
 use args::{Cli, Command};
-use clap::Parser;
 
 /// Room for a configuration and what is made of it, so that the heap grows once.
 const HEAP_STEP: i32 = 1 << 20;
@@ -38,7 +38,7 @@ fn start() -> u8 {
         return monitor();
     }
     hull_sys::memory::grow_in_steps_of(HEAP_STEP);
-    let cli = Cli::parse();
+    let cli = parse::command_line();
     let log = log::Log::open(&cli.global);
     log.debug(|| format!("hull-runtime {}", std::env::args().skip(1).collect::<Vec<_>>().join(" ")));
     match protect(&cli.command).and_then(|()| dispatch(&cli, &log)) {

@@ -12,8 +12,6 @@
 //! The program tests the architecture, then finds the call by binary search over ranges of numbers with the same
 //! answer: about eight comparisons for any call. x32 numbers are a range of x86-64's.
 
-use std::ops::Range;
-
 use hull_sys::seccomp::{
     FLAG_LOG, FLAG_NEW_LISTENER, FLAG_SPEC_ALLOW, FLAG_TSYNC, FLAG_WAIT_KILLABLE_RECV,
     SockFilter as Instruction,
@@ -261,7 +259,7 @@ struct Use {
 /// Appends the ranges of `abi`: each entry is the first number of a range, which ends where the next begins.
 fn ranges(out: &mut Vec<(u32, Leaf)>, rules: &[Rule], abi: Abi, first: u32, answers: Answers) {
     let (mut uses, last) = uses(rules, abi);
-    uses.sort_by_key(|used| (used.number, used.rule));
+    uses.sort_unstable_by_key(|used| (used.number, used.rule));
     let mut next = first;
     let mut rest = &uses[..];
     while let Some(used) = rest.first() {
@@ -334,163 +332,187 @@ fn assemble(
     compat: &[(u32, Leaf)],
     default: u32,
 ) -> Vec<Instruction> {
-    let mut out = Vec::with_capacity(1024);
-    out.push(statement(LOAD, DATA_ARCH));
-    section(&mut out, AUDIT_ARCH_X86_64, |out| search(out, rules, native, false, default));
+    let mut out = Backward { rules, default, ..Backward::default() };
+    let mut other = out.answer(RET_KILL_THREAD);
     if !compat.is_empty() {
-        section(&mut out, AUDIT_ARCH_I386, |out| search(out, rules, compat, true, default));
+        let compat = out.section(compat, true);
+        other = out.branch(JUMP_EQUAL, AUDIT_ARCH_I386, compat, other);
     }
-    out.push(statement(RETURN, RET_KILL_THREAD));
-    out
+    let native = out.section(native, false);
+    let first = out.branch(JUMP_EQUAL, AUDIT_ARCH_X86_64, native, other);
+    out.before(first, statement(LOAD, DATA_ARCH));
+    out.code.reverse();
+    out.code
 }
 
-/// Code for one architecture, skipped on others. A long jump, because the section is longer than a short one.
-fn section(out: &mut Vec<Instruction>, arch: u32, body: impl FnOnce(&mut Vec<Instruction>)) {
-    out.push(jump(JUMP_EQUAL, arch, 1, 0));
-    let over = out.len();
-    out.push(statement(JUMP, 0));
-    out.push(statement(LOAD, DATA_NUMBER));
-    body(out);
-    out[over].k = distance(over, out.len());
-}
+/// A place in a program: how many instructions there are from it to the end.
+type Place = usize;
 
-/// A binary search tree over `ranges`; the accumulator holds the number.
-fn search(out: &mut Vec<Instruction>, rules: &[Rule], ranges: &[(u32, Leaf)], narrow: bool, default: u32) {
-    if let [(_, leaf)] = ranges {
-        return emit_leaf(out, rules, leaf, narrow, default);
-    }
-    let (low, high) = ranges.split_at(ranges.len() / 2);
-    let at = out.len();
-    out.push(jump(JUMP_GREATER_EQUAL, high[0].0, 0, 0));
-    search(out, rules, low, narrow, default);
-    let over = distance(at, out.len());
-    if let Ok(short) = u8::try_from(over) {
-        out[at].jt = short;
-    } else {
-        // The jump is moved to an instruction of its own; what follows has relative jumps only.
-        out[at].jf = 1;
-        out.insert(at + 1, statement(JUMP, over));
-    }
-    search(out, rules, high, narrow, default);
-}
-
-fn emit_leaf(out: &mut Vec<Instruction>, rules: &[Rule], leaf: &Leaf, narrow: bool, default: u32) {
-    let tests = match leaf {
-        Leaf::Return(answer) => return out.push(statement(RETURN, *answer)),
-        Leaf::Test(tests) => tests,
-    };
-    for &(rule, selector) in tests {
-        let rule = &rules[usize::from(rule)];
-        if let Some(value) = selector {
-            let condition = Condition { index: 0, op: Operator::ScmpCmpEq, value, second: 0 };
-            emit_rule(out, &[condition], rule.answer, narrow);
-        } else if rule.any {
-            for condition in &rule.conditions {
-                emit_rule(out, std::slice::from_ref(condition), rule.answer, narrow);
-            }
-        } else {
-            emit_rule(out, &rule.conditions, rule.answer, narrow);
-        }
-    }
-    out.push(statement(RETURN, default));
-}
-
-/// Returns `answer` if all `conditions` hold, else goes on after itself.
-fn emit_rule(out: &mut Vec<Instruction>, conditions: &[Condition], answer: u32, narrow: bool) {
-    let start = out.len();
-    let mut open = Jumps::default();
-    for condition in conditions {
-        emit_condition(out, condition, narrow, &mut open);
-        open.land_held(out);
-    }
-    out.push(statement(RETURN, answer));
-    open.land_failed(out);
-    debug_assert!(out.len() - start < 256);
-}
-
-/// Jumps whose target is not yet known: index of the instruction, and whether it is the branch taken.
+/// A program written from its end, so that what a jump leads to is there when the jump is written, and an answer is there
+/// once for all near it that give it: half the instructions, which the kernel compiles for each container.
 #[derive(Default)]
-struct Jumps {
-    held: Vec<(usize, bool)>,
-    failed: Vec<(usize, bool)>,
+struct Backward<'r> {
+    rules: &'r [Rule],
+    default: u32,
+    /// The last instruction first.
+    code: Vec<Instruction>,
+    /// Each answer with the place where it was last given.
+    answers: Vec<(u32, Place)>,
 }
 
-impl Jumps {
-    fn land_held(&mut self, out: &mut [Instruction]) {
-        land(&mut self.held, out);
+impl Backward<'_> {
+    /// How far short jumps reach.
+    const NEAR: usize = 255;
+
+    fn here(&self) -> Place {
+        self.code.len()
     }
 
-    fn land_failed(&mut self, out: &mut [Instruction]) {
-        land(&mut self.failed, out);
+    /// What a jump written now skips to get to `place`.
+    fn distance(&self, place: Place) -> usize {
+        self.here() - place
     }
-}
 
-/// A rule has at most six conditions of at most eight instructions, so every distance fits.
-fn land(jumps: &mut Vec<(usize, bool)>, out: &mut [Instruction]) {
-    let target = out.len();
-    for (at, taken) in jumps.drain(..) {
-        let over = distance(at, target) as u8;
-        if taken { out[at].jt = over } else { out[at].jf = over }
+    fn push(&mut self, instruction: Instruction) -> Place {
+        self.code.push(instruction);
+        self.here()
     }
-}
 
-/// What a comparison of one half does with the outcome of its jump.
-#[derive(Clone, Copy)]
-enum Then {
-    Next,
-    Held,
-    Failed,
-}
+    /// An instruction after which the program goes on at `place`.
+    fn before(&mut self, place: Place, instruction: Instruction) -> Place {
+        if place != self.here() {
+            self.push(statement(JUMP, self.distance(place) as u32));
+        }
+        self.push(instruction)
+    }
 
-/// Compares one argument; falls through or jumps to `held` if it holds.
-fn emit_condition(out: &mut Vec<Instruction>, condition: &Condition, narrow: bool, open: &mut Jumps) {
-    use Then::{Failed, Held, Next};
-    let argument = DATA_ARGS + 8 * u32::from(condition.index);
-    let (low, high) = (argument, argument + 4);
-    let value = halves(condition.value);
-    let mut branch = |out: &mut Vec<Instruction>, code, k, yes: Then, no: Then| {
-        let at = out.len();
-        out.push(jump(code, k, 0, 0));
-        for (then, taken) in [(yes, true), (no, false)] {
-            match then {
-                Next => {}
-                Held => open.held.push((at, taken)),
-                Failed => open.failed.push((at, taken)),
+    /// A place that ends the program with this answer.
+    fn answer(&mut self, answer: u32) -> Place {
+        // Half of what a jump reaches: there will be instructions between.
+        let near = self.here().saturating_sub(Self::NEAR / 2);
+        match self.answers.iter().find(|(known, _)| *known == answer) {
+            Some((_, place)) if *place >= near => *place,
+            _ => self.new_answer(answer),
+        }
+    }
+
+    fn new_answer(&mut self, answer: u32) -> Place {
+        let place = self.push(statement(RETURN, answer));
+        self.answers.retain(|(known, _)| *known != answer);
+        self.answers.push((answer, place));
+        place
+    }
+
+    /// A conditional jump.
+    fn branch(&mut self, code: u16, k: u32, yes: Place, no: Place) -> Place {
+        if yes == no {
+            return yes;
+        }
+        // Bringing one nearer takes the other one instruction farther away.
+        let yes = self.nearer(yes, Self::NEAR - 1);
+        let no = self.nearer(no, Self::NEAR);
+        let (jt, jf) = (self.distance(yes) as u8, self.distance(no) as u8);
+        self.push(jump(code, k, jt, jf))
+    }
+
+    /// A place from which the program goes on at `place`, not farther than `most`.
+    fn nearer(&mut self, place: Place, most: usize) -> Place {
+        if self.distance(place) <= most {
+            return place;
+        }
+        match self.code[place - 1] {
+            Instruction { code: RETURN, k, .. } => self.new_answer(k),
+            _ => self.push(statement(JUMP, self.distance(place) as u32)),
+        }
+    }
+
+    /// Code for the calls of one architecture.
+    fn section(&mut self, ranges: &[(u32, Leaf)], narrow: bool) -> Place {
+        let first = self.search(ranges, narrow);
+        self.before(first, statement(LOAD, DATA_NUMBER))
+    }
+
+    /// A binary search tree over `ranges`; the accumulator holds the number.
+    fn search(&mut self, ranges: &[(u32, Leaf)], narrow: bool) -> Place {
+        if let [(_, leaf)] = ranges {
+            return self.leaf(leaf, narrow);
+        }
+        let (low, high) = ranges.split_at(ranges.len() / 2);
+        let above = self.search(high, narrow);
+        let below = self.search(low, narrow);
+        self.branch(JUMP_GREATER_EQUAL, high[0].0, above, below)
+    }
+
+    fn leaf(&mut self, leaf: &Leaf, narrow: bool) -> Place {
+        let tests = match leaf {
+            Leaf::Return(answer) => return self.answer(*answer),
+            Leaf::Test(tests) => tests,
+        };
+        let rules = self.rules;
+        let mut otherwise = self.answer(self.default);
+        for &(rule, selector) in tests.iter().rev() {
+            let rule = &rules[usize::from(rule)];
+            if let Some(value) = selector {
+                let condition = Condition { index: 0, op: Operator::ScmpCmpEq, value, second: 0 };
+                otherwise = self.rule(&[condition], rule.answer, otherwise, narrow);
+            } else if rule.any {
+                for condition in rule.conditions.iter().rev() {
+                    otherwise = self.rule(std::slice::from_ref(condition), rule.answer, otherwise, narrow);
+                }
+            } else {
+                otherwise = self.rule(&rule.conditions, rule.answer, otherwise, narrow);
             }
         }
-    };
-    // An ABI of 32 bits has no upper halves to look at.
-    if !narrow {
-        out.push(statement(LOAD, high));
-        match condition.op {
-            Operator::ScmpCmpEq => branch(out, JUMP_EQUAL, value.high, Next, Failed),
-            Operator::ScmpCmpNe => branch(out, JUMP_EQUAL, value.high, Next, Held),
+        otherwise
+    }
+
+    /// Gives `answer` if all `conditions` hold, else goes on at `otherwise`.
+    fn rule(&mut self, conditions: &[Condition], answer: u32, otherwise: Place, narrow: bool) -> Place {
+        let mut held = self.answer(answer);
+        for condition in conditions.iter().rev() {
+            held = self.condition(condition, narrow, held, otherwise);
+        }
+        held
+    }
+
+    /// Compares one argument, the upper half first.
+    fn condition(&mut self, condition: &Condition, narrow: bool, held: Place, failed: Place) -> Place {
+        let argument = DATA_ARGS + 8 * u32::from(condition.index);
+        let (value, second) = (halves(condition.value), halves(condition.second));
+        let compared = match condition.op {
+            Operator::ScmpCmpEq => self.branch(JUMP_EQUAL, value.low, held, failed),
+            Operator::ScmpCmpNe => self.branch(JUMP_EQUAL, value.low, failed, held),
+            Operator::ScmpCmpGt => self.branch(JUMP_GREATER, value.low, held, failed),
+            Operator::ScmpCmpGe => self.branch(JUMP_GREATER_EQUAL, value.low, held, failed),
+            Operator::ScmpCmpLt => self.branch(JUMP_GREATER_EQUAL, value.low, failed, held),
+            Operator::ScmpCmpLe => self.branch(JUMP_GREATER, value.low, failed, held),
+            Operator::ScmpCmpMaskedEq => {
+                let compared = self.branch(JUMP_EQUAL, second.low, held, failed);
+                self.before(compared, statement(AND, value.low))
+            }
+        };
+        let low = self.before(compared, statement(LOAD, argument));
+        // An ABI of 32 bits has no upper halves to look at.
+        if narrow {
+            return low;
+        }
+        let compared = match condition.op {
+            Operator::ScmpCmpEq => self.branch(JUMP_EQUAL, value.high, low, failed),
+            Operator::ScmpCmpNe => self.branch(JUMP_EQUAL, value.high, low, held),
             Operator::ScmpCmpGt | Operator::ScmpCmpGe => {
-                branch(out, JUMP_GREATER, value.high, Held, Next);
-                branch(out, JUMP_EQUAL, value.high, Next, Failed);
+                let not_more = self.branch(JUMP_EQUAL, value.high, low, failed);
+                self.branch(JUMP_GREATER, value.high, held, not_more)
             }
             Operator::ScmpCmpLt | Operator::ScmpCmpLe => {
-                branch(out, JUMP_GREATER, value.high, Failed, Next);
-                branch(out, JUMP_EQUAL, value.high, Next, Held);
+                let not_more = self.branch(JUMP_EQUAL, value.high, low, held);
+                self.branch(JUMP_GREATER, value.high, failed, not_more)
             }
             Operator::ScmpCmpMaskedEq => {
-                out.push(statement(AND, value.high));
-                branch(out, JUMP_EQUAL, halves(condition.second).high, Next, Failed);
+                let compared = self.branch(JUMP_EQUAL, second.high, low, failed);
+                self.before(compared, statement(AND, value.high))
             }
-        }
-    }
-    out.push(statement(LOAD, low));
-    match condition.op {
-        Operator::ScmpCmpEq => branch(out, JUMP_EQUAL, value.low, Held, Failed),
-        Operator::ScmpCmpNe => branch(out, JUMP_EQUAL, value.low, Failed, Held),
-        Operator::ScmpCmpGt => branch(out, JUMP_GREATER, value.low, Held, Failed),
-        Operator::ScmpCmpGe => branch(out, JUMP_GREATER_EQUAL, value.low, Held, Failed),
-        Operator::ScmpCmpLt => branch(out, JUMP_GREATER_EQUAL, value.low, Failed, Held),
-        Operator::ScmpCmpLe => branch(out, JUMP_GREATER, value.low, Failed, Held),
-        Operator::ScmpCmpMaskedEq => {
-            out.push(statement(AND, value.low));
-            branch(out, JUMP_EQUAL, halves(condition.second).low, Held, Failed);
-        }
+        };
+        self.before(compared, statement(LOAD, argument + 4))
     }
 }
 
@@ -509,12 +531,6 @@ fn statement(code: u16, k: u32) -> Instruction {
 
 fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
     Instruction { code, jt, jf, k }
-}
-
-/// How many instructions a jump at `at` skips to reach `target`.
-fn distance(at: usize, target: usize) -> u32 {
-    let Range { start, end } = at + 1..target;
-    (end - start) as u32
 }
 
 #[cfg(test)]
