@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 
 use crate::backend::{Backend, Process, failure};
 use crate::clock;
@@ -396,7 +396,18 @@ impl<B: Backend> Monitor<B> {
             self.conclude();
         }
         self.reap_clients();
+        let engines = self.peers.len();
         self.peers.retain(|peer| !peer.gone());
+        if engines > 0 && self.peers.is_empty() && self.container.phase == Phase::Created {
+            self.abandon();
+        }
+    }
+
+    /// The engine ended between creating the container and starting it. Nobody has seen the container, and a later
+    /// engine undoes what is left of the start.
+    fn abandon(&mut self) {
+        self.acknowledged = true;
+        let _ = self.signal(None, Signal::KILL.as_raw());
     }
 
     fn tell_of_execs(&mut self) {
@@ -417,9 +428,13 @@ impl<B: Backend> Monitor<B> {
     fn conclude(&mut self) {
         let Some(exit) = self.container.exit.clone() else { return };
         self.backend.remove();
+        let abandoned = self.container.phase == Phase::Created && self.acknowledged;
         self.container.phase = Phase::Exited;
-        // Without the record a later engine takes the container for killed, which is the best that can be told.
-        let _ = exit_record::write(&self.settings.exit_path, &exit, self.settings.durable);
+        // What was abandoned never ran and has no end. Without the record a later engine takes any other container for
+        // killed, which is the best that can be told.
+        if !abandoned {
+            let _ = exit_record::write(&self.settings.exit_path, &exit, self.settings.durable);
+        }
         self.close_listener();
         if exit.failure.is_none() {
             tell(&mut self.peers, &Event::Exited(exit));

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -568,4 +568,20 @@ fn monitor_without_a_socket_path_fails_cleanly() {
     let harness = Harness::new(&["true"], |config| config.socket = PathBuf::from("/no/such/dir/sock"));
     assert!(matches!(harness.next().unwrap(), Event::CreateFailed(_)));
     harness.finish();
+}
+
+#[test]
+fn a_container_nobody_starts_ends_with_its_engine() {
+    let mut harness = Harness::new(&["sleep", "100"], |config| {
+        config.engine_command =
+            Some(vec!["touch".into(), config.bundle.join("engine").display().to_string()]);
+    });
+    let Event::Created { pid } = harness.until(|event| matches!(event, Event::Created { .. })) else {
+        unreachable!()
+    };
+    harness.engine = None;
+    harness.monitor.take().unwrap().join().unwrap();
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+    assert!(!harness.config.exit_path.exists() && !harness.config.socket.exists());
+    assert!(!harness.dir.path().join("engine").exists(), "no engine is started for it");
 }

@@ -372,10 +372,21 @@ impl Actor {
             let _ = reply.send(Err(Error::new(Kind::NotModified, "container already stopped")));
             return;
         }
+        if let Err(error) = self.remember_the_hand().await {
+            let _ = reply.send(Err(error));
+            return;
+        }
         match self.begin_stop(&options) {
             Ok(()) => self.on_exit.push((reply, Some("stop"))),
             Err(error) => drop(reply.send(Err(error))),
         }
+    }
+
+    /// Records that a person ends the container, before it is ended: an engine that dies in between must not restart it.
+    async fn remember_the_hand(&mut self) -> Result<()> {
+        let remembered = std::mem::replace(&mut self.state.stopped_by_hand, true);
+        let restarts = !matches!(self.def.host.restart_policy.name.as_str(), "" | "no");
+        if restarts && !remembered { self.save().await } else { Ok(()) }
     }
 
     /// Sends the stop signal and sets the time of the SIGKILL.
@@ -421,7 +432,10 @@ impl Actor {
         }
         let stop_signal = signal::parse(&self.def.config.stop_signal).unwrap_or(signal::TERM);
         if number == signal::KILL || number == stop_signal {
-            self.state.stopped_by_hand = true;
+            if let Err(error) = self.remember_the_hand().await {
+                let _ = reply.send(Err(error));
+                return;
+            }
         }
         self.emit("kill", &[("signal", &number.to_string())]);
         match self.send_signal(number) {

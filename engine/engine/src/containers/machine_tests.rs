@@ -140,6 +140,21 @@ async fn a_policy_restarts_until_somebody_stops_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_by_hand_is_on_record_before_the_process_hears_of_it() {
+    let bench = running(|host| host.restart_policy.name = "always".to_owned()).await;
+    let engine = bench.engine.clone();
+    let stop = tokio::spawn(async move { engine.container_stop("web", StopOptions::default()).await });
+    assert_eq!(bench.monitor.signal().await, 15);
+    // An engine that is killed now leaves this record.
+    let record: Option<RunState> =
+        bench.engine.store().get(super::record::STATES, &bench.id).await.expect("store");
+    assert!(record.is_some_and(|state| state.stopped_by_hand && state.status == Status::Running));
+    bench.monitor.exit(143);
+    stop.await.expect("join").expect("stopped");
+    bench.until(Status::Exited).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_for_one_run_is_gone_after_it() {
     let bench = running(|host| host.auto_remove = true).await;
     let removed = bench.engine.container_wait("web", WaitCondition::Removed).await.expect("wait");
