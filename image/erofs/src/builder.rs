@@ -185,7 +185,14 @@ impl Builder {
         self.special_node(parent, name, meta, what, whiteout)
     }
 
-    fn special_node(&mut self, dir: Id, name: &[u8], meta: &Meta, what: Special, whiteout: bool) -> Result<()> {
+    fn special_node(
+        &mut self,
+        dir: Id,
+        name: &[u8],
+        meta: &Meta,
+        what: Special,
+        whiteout: bool,
+    ) -> Result<()> {
         let (kind, number) = match what {
             Special::Character(major, minor) => (kind::CHAR, format::device(major, minor)?),
             Special::Block(major, minor) => (kind::BLOCK, format::device(major, minor)?),

@@ -98,7 +98,8 @@ pub(crate) fn attributes(list: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     for (name, value) in list {
         let Some((index, name)) = name_space(name) else { continue };
-        let (Ok(name_length), Ok(value_length)) = (u8::try_from(name.len()), u16::try_from(value.len())) else {
+        let (Ok(name_length), Ok(value_length)) = (u8::try_from(name.len()), u16::try_from(value.len()))
+        else {
             return Err(refused("set an extended attribute", Errno::RANGE));
         };
         if bytes.is_empty() {

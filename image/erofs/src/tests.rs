@@ -98,7 +98,10 @@ fn everything_a_file_can_have() {
     let mut image = Image::new();
     let many: Vec<_> = (0..40)
         .map(|n| (format!("user.{n}{}", "x".repeat(100)).into_bytes(), vec![n as u8; 500]))
-        .chain([(b"security.capability".to_vec(), b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec())])
+        .chain([(
+            b"security.capability".to_vec(),
+            b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec(),
+        )])
         .collect();
     let meta = Meta { mode: 0o4711, uid: 4_000_000_000, gid: 70_000, mtime: -5, xattrs: many, ..plain() };
     image.file("bin/tool", meta.clone(), &content(1, 5000));
@@ -169,7 +172,8 @@ fn many_files_of_all_sizes() {
 #[test]
 fn large_directories_find_every_name() {
     let mut image = Image::new();
-    let names: Vec<String> = (0..3000).map(|n| format!("{}-{n:x}", "+-.az"[n % 5..].chars().next().expect("x"))).collect();
+    let names: Vec<String> =
+        (0..3000).map(|n| format!("{}-{n:x}", "+-.az"[n % 5..].chars().next().expect("x"))).collect();
     let builder = image.builder();
     let parent = builder.lead(b"a/b", &directory()).expect("parent");
     for name in &names {
@@ -228,7 +232,9 @@ fn links_lead_inside_only() {
     let mut image = Image::new();
     let builder = image.builder();
     let root = builder.root();
-    for (name, target) in [("up", "../../../etc"), ("abs", "/usr/lib"), ("loop", "loop"), ("dangling", "nowhere")] {
+    for (name, target) in
+        [("up", "../../../etc"), ("abs", "/usr/lib"), ("loop", "loop"), ("dangling", "nowhere")]
+    {
         builder.symlink(root, name.as_bytes(), &plain(), target.as_bytes()).expect("symlink");
     }
     let errno = |result: Result<crate::Id, Error>| match result {
@@ -298,8 +304,7 @@ fn memory_is_bounded() {
     let file = File::options().read(true).write(true).create_new(true).open(dir.path().join("image"));
     let mut builder = Builder::new(file.expect("image"), directory(), 100_000);
     let root = builder.root();
-    let refused = (0..10_000).find_map(|n: u32| {
-        builder.special(root, &n.to_le_bytes(), &plain(), Special::Fifo).err()
-    });
+    let refused =
+        (0..10_000).find_map(|n: u32| builder.special(root, &n.to_le_bytes(), &plain(), Special::Fifo).err());
     assert!(matches!(refused, Some(Error::Limit { limit: 100_000, .. })), "{refused:?}");
 }

@@ -13,6 +13,8 @@ use crate::tar::{Entry, HeaderLimits, Kind, Reader, Time};
 pub enum Whiteouts {
     /// They delete (OCI image-spec layer.md, "Whiteouts"); written as overlayfs wants them.
     Overlay,
+    /// They delete what is there: the tree is not to be stacked.
+    Delete,
     /// They are ordinary files (`docker cp`, `docker import`).
     Ordinary,
 }
@@ -24,13 +26,23 @@ pub struct ApplyLimits {
     pub entries: u64,
     /// Bytes of all files together, holes included.
     pub bytes: u64,
+    /// Bytes of the whole uncompressed stream.
+    pub stream: u64,
+    /// Bytes of memory for the names of one layer.
+    pub memory: u64,
     /// What the tar reader may hold in memory.
     pub header: HeaderLimits,
 }
 
 impl Default for ApplyLimits {
     fn default() -> Self {
-        Self { entries: 20_000_000, bytes: 1 << 42, header: HeaderLimits::default() }
+        Self {
+            entries: 20_000_000,
+            bytes: 1 << 42,
+            stream: 1 << 42,
+            memory: 1 << 30,
+            header: HeaderLimits::default(),
+        }
     }
 }
 
@@ -78,7 +90,7 @@ pub fn extract<R: BufRead>(root: impl AsFd, input: R, options: &ApplyOptions) ->
     let root = open_dir_in(&root, b"").map_err(LayerError::io("open", "."))?;
     let mut tree = Tree { root, options, parent: None, directories: Vec::new(), applied: Applied::default() };
     while let Some(entry) = reader.next_entry()? {
-        tree.count(&entry)?;
+        tree.applied.count(&entry, &options.limits)?;
         tree.entry(&entry, &mut reader)?;
     }
     tree.finish()
@@ -108,20 +120,22 @@ impl Place<'_> {
     }
 }
 
-impl Tree<'_> {
-    fn count(&mut self, entry: &Entry) -> Result<(), LayerError> {
-        let limits = &self.options.limits;
-        self.applied.entries += 1;
-        self.applied.bytes = self.applied.bytes.saturating_add(entry.size);
-        if self.applied.entries > limits.entries {
+impl Applied {
+    /// Counts an entry; what is too much is an error.
+    pub(crate) fn count(&mut self, entry: &Entry, limits: &ApplyLimits) -> Result<(), LayerError> {
+        self.entries += 1;
+        self.bytes = self.bytes.saturating_add(entry.size);
+        if self.entries > limits.entries {
             return Err(LayerError::Limit { what: "entries", limit: limits.entries });
         }
-        if self.applied.bytes > limits.bytes {
+        if self.bytes > limits.bytes {
             return Err(LayerError::Limit { what: "bytes", limit: limits.bytes });
         }
         Ok(())
     }
+}
 
+impl Tree<'_> {
     fn entry<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), LayerError> {
         let path = self.inside(entry, &entry.name)?;
         let (parent, name) = split(&path);
@@ -129,7 +143,7 @@ impl Tree<'_> {
         if name.is_empty() {
             return self.root_entry(&place);
         }
-        if self.options.whiteouts == Whiteouts::Overlay
+        if self.options.whiteouts != Whiteouts::Ordinary
             && let Some(hidden) = name.strip_prefix(b".wh.")
         {
             return self.whiteout(&place, parent, hidden);
@@ -171,6 +185,9 @@ impl Tree<'_> {
             self.open_parent(place, parent)?;
             let dir = open_in(&self.root, parent, OFlags::RDONLY | OFlags::DIRECTORY)
                 .map_err(place.failed("open"))?;
+            if !self.overlay() {
+                return empty(&dir).map_err(place.failed("empty the directory"));
+            }
             return set_opaque(&dir).map_err(place.failed("mark the directory opaque"));
         }
         if hidden.starts_with(b".wh.") {
@@ -185,6 +202,12 @@ impl Tree<'_> {
         }
         self.open_parent(place, parent)?;
         let dir = self.parent_fd(place)?;
+        if !self.overlay() {
+            return match remove_all(dir, hidden) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(place.failed("delete")(e)),
+                _ => Ok(()),
+            };
+        }
         match rustix::fs::mknodat(dir, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
             Ok(()) => Ok(()),
             // The layer has both: what it adds wins, and a directory begins empty.
@@ -415,6 +438,10 @@ impl Tree<'_> {
     }
 }
 
+fn empty(dir: &OwnedFd) -> io::Result<()> {
+    crate::walk::names(dir)?.iter().try_for_each(|name| remove_all(dir, name))
+}
+
 fn open_child_dir(dir: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, Mode::empty())
@@ -459,7 +486,7 @@ fn times(mtime: Time, atime: Option<Time>) -> Timestamps {
 }
 
 /// `trusted.*` is how overlayfs keeps its own notes, which decide what is visible: no archive may write them.
-fn is_foreign_attribute(name: &[u8]) -> bool {
+pub(crate) fn is_foreign_attribute(name: &[u8]) -> bool {
     name.starts_with(b"trusted.") || name.starts_with(b"user.overlay.") || name.contains(&0)
 }
 

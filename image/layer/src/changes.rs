@@ -5,7 +5,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
 use crate::LayerError;
 use crate::root::{is_opaque, is_whiteout};
-use crate::snapshot::Snapshot;
+use crate::trees::Trees;
 use crate::walk::{Node, names, walk};
 
 /// What happened to a path; numbers are those of Docker's API.
@@ -32,13 +32,18 @@ pub struct Change {
 ///
 /// A directory that only passes through (copied up for the sake of something in it) counts as modified exactly when
 /// something directly in it was added or deleted, or its own mode, owner or time changed.
-pub fn changes(upper: impl AsFd, below: &Snapshot) -> Result<Vec<Change>, LayerError> {
-    let lower = Lower::open(below)?;
+pub fn changes(upper: impl AsFd, below: &Trees) -> Result<Vec<Change>, LayerError> {
+    let lower = Lower::open(below.paths())?;
     let mut found = BTreeSet::new();
     walk(upper, |node| {
         node_change(node, &lower, &mut found)?;
         Ok(true)
     })?;
+    with_parents(found)
+}
+
+/// A directory something was added to or deleted from is modified.
+fn with_parents(mut found: BTreeSet<Change>) -> Result<Vec<Change>, LayerError> {
     let parents: Vec<Change> = found
         .iter()
         .filter(|change| change.kind != ChangeKind::Modified)
@@ -83,6 +88,46 @@ fn node_change(node: &Node<'_>, lower: &Lower, found: &mut BTreeSet<Change>) -> 
     Ok(())
 }
 
+/// The same for a tree that is whole by itself, as a copy of the layers that was changed: told by metadata.
+pub(crate) fn differences(tree: impl AsFd, lower: &Lower) -> Result<Vec<Change>, LayerError> {
+    let mut found = BTreeSet::new();
+    let deleted = |dir: &OwnedFd, path: &[u8], found: &mut BTreeSet<Change>| {
+        let here: BTreeSet<_> = names(dir).map_err(LayerError::io("list", "."))?.into_iter().collect();
+        for name in lower.list(path).difference(&here) {
+            let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+            let path = [b"/", path, slash, name.as_slice()].concat();
+            found.insert(Change { path, kind: ChangeKind::Deleted });
+        }
+        Ok::<(), LayerError>(())
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::openat(&tree, c".", flags, Mode::empty()).map_err(LayerError::io("open", "."))?;
+    deleted(&root, b"", &mut found)?;
+    walk(&root, |node| {
+        let kind = match lower.find(node.path) {
+            None => Some(ChangeKind::Added),
+            Some(old) if same_file(&old, node.stat) => None,
+            Some(_) => Some(ChangeKind::Modified),
+        };
+        let is_directory = node.file_type() == FileType::Directory;
+        if is_directory && kind != Some(ChangeKind::Added) {
+            deleted(&node.open().map_err(node.failed("open"))?, node.path, &mut found)?;
+        }
+        if let Some(kind) = kind {
+            found.insert(Change { path: [b"/", node.path].concat(), kind });
+        }
+        Ok(true)
+    })?;
+    with_parents(found)
+}
+
+fn same_file(old: &Stat, new: &Stat) -> bool {
+    let is_directory = FileType::from_raw_mode(new.st_mode) == FileType::Directory;
+    (old.st_mode, old.st_uid, old.st_gid, old.st_rdev) == (new.st_mode, new.st_uid, new.st_gid, new.st_rdev)
+        && (is_directory || old.st_size == new.st_size)
+        && (old.st_mtime, old.st_mtime_nsec) == (new.st_mtime, new.st_mtime_nsec)
+}
+
 fn same_directory(old: &Stat, new: &Stat) -> bool {
     FileType::from_raw_mode(new.st_mode) == FileType::Directory
         && (old.st_mode, old.st_uid, old.st_gid) == (new.st_mode, new.st_uid, new.st_gid)
@@ -90,7 +135,7 @@ fn same_directory(old: &Stat, new: &Stat) -> bool {
 }
 
 /// The layers below, looked at without mounting them.
-struct Lower {
+pub(crate) struct Lower {
     layers: Vec<OwnedFd>,
 }
 
@@ -101,12 +146,12 @@ enum Found {
 }
 
 impl Lower {
-    fn open(below: &Snapshot) -> Result<Self, LayerError> {
+    pub(crate) fn open(below: &[std::path::PathBuf]) -> Result<Self, LayerError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |path: &std::path::PathBuf| {
             rustix::fs::open(path, flags, Mode::empty()).map_err(LayerError::io("open", path))
         };
-        Ok(Self { layers: below.lower.iter().map(open).collect::<Result<_, _>>()? })
+        Ok(Self { layers: below.iter().map(open).collect::<Result<_, _>>()? })
     }
 
     /// What the merged layers have at that path.
@@ -129,7 +174,8 @@ impl Lower {
                 candidates.extend(names(&dir).unwrap_or_default());
             }
         }
-        candidates.retain(|name| self.find(&[path, b"/", name.as_slice()].concat()).is_some());
+        let slash: &[u8] = if path.is_empty() { b"" } else { b"/" };
+        candidates.retain(|name| self.find(&[path, slash, name.as_slice()].concat()).is_some());
         candidates
     }
 }
@@ -137,7 +183,7 @@ impl Lower {
 fn open_dir(layer: &OwnedFd, path: &[u8]) -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut dir = rustix::fs::openat(layer, c".", flags, Mode::empty()).ok()?;
-    for part in path.split(|b| *b == b'/') {
+    for part in path.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
         dir = rustix::fs::openat(&dir, part, flags, Mode::empty()).ok()?;
     }
     Some(dir)

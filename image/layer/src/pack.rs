@@ -23,6 +23,8 @@ pub struct PackOptions<'a> {
     pub prefix: Vec<u8>,
     /// Paths (relative, no leading slash) left out with everything below.
     pub exclude: Option<Exclude<'a>>,
+    /// Paths (relative, no leading slash) told of as deleted, by `.wh.` entries at the end.
+    pub deleted: &'a [Vec<u8>],
 }
 
 /// Writes everything below `root` as a tar stream (with end mark) and returns the stream. Sockets are left out, as tar
@@ -35,6 +37,7 @@ pub fn pack<W: Write>(root: impl AsFd, output: W, options: &PackOptions<'_>) -> 
         packer.root(&root)?;
     }
     walk(&root, |node| packer.node(node))?;
+    options.deleted.iter().try_for_each(|path| packer.deleted(path))?;
     packer.finish()
 }
 
@@ -103,6 +106,13 @@ impl<W: Write> Packer<'_, W> {
         }
         self.named(node, name)?;
         Ok(true)
+    }
+
+    fn deleted(&mut self, path: &[u8]) -> Result<(), LayerError> {
+        let mut name = path.to_vec();
+        let at = name.len() - split(path).1.len();
+        name.splice(at..at, *b".wh.");
+        self.write(&Entry { mode: 0, ..Entry::new(Kind::File, name) }, &mut io::empty())
     }
 
     fn named(&mut self, node: &Node<'_>, name: Vec<u8>) -> Result<(), LayerError> {

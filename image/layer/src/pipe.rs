@@ -11,26 +11,27 @@ pub(crate) struct PipeWriter {
 }
 
 /// Receiving end.
-pub(crate) struct PipeReader {
+pub(crate) struct PipeReader<L> {
+    /// Sees every piece once.
+    look: L,
     full: Receiver<Vec<u8>>,
     empty: Sender<Vec<u8>>,
     piece: Vec<u8>,
     position: usize,
 }
 
-pub(crate) fn pipe() -> (PipeWriter, PipeReader) {
+pub(crate) fn pipe<L: FnMut(&[u8])>(look: L) -> (PipeWriter, PipeReader<L>) {
     let (full, received) = sync_channel(DEPTH);
     let (returned, empty) = channel();
     (
         PipeWriter { full, empty },
-        PipeReader { full: received, empty: returned, piece: Vec::new(), position: 0 },
+        PipeReader { look, full: received, empty: returned, piece: Vec::new(), position: 0 },
     )
 }
 
 impl PipeWriter {
-    /// Fills one piece from `input`, lets `look` see it and sends it; `false` at the end of the input or when nobody
-    /// receives any more.
-    pub(crate) fn send_from(&self, input: &mut impl Read, look: impl FnOnce(&[u8])) -> io::Result<bool> {
+    /// Fills one piece from `input` and sends it; 0 at the end of the input or when nobody receives any more.
+    pub(crate) fn send_from(&self, input: &mut impl Read) -> io::Result<usize> {
         let mut piece = self.empty.try_recv().unwrap_or_else(|_| vec![0; PIECE]);
         piece.resize(PIECE, 0);
         let mut filled = 0;
@@ -43,12 +44,11 @@ impl PipeWriter {
             }
         }
         piece.truncate(filled);
-        look(&piece);
-        Ok(filled > 0 && self.full.send(piece).is_ok())
+        Ok(if filled > 0 && self.full.send(piece).is_ok() { filled } else { 0 })
     }
 }
 
-impl Read for PipeReader {
+impl<L: FnMut(&[u8])> Read for PipeReader<L> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let there = self.fill_buf()?;
         let n = there.len().min(buffer.len());
@@ -58,13 +58,14 @@ impl Read for PipeReader {
     }
 }
 
-impl BufRead for PipeReader {
+impl<L: FnMut(&[u8])> BufRead for PipeReader<L> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.position == self.piece.len()
             && let Ok(next) = self.full.recv()
         {
             let used = std::mem::replace(&mut self.piece, next);
             self.position = 0;
+            (self.look)(&self.piece);
             if !used.is_empty() {
                 // The writer may be gone already; then the buffer is simply dropped.
                 let _ = self.empty.send(used);

@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -6,13 +7,15 @@ use hull_model::Digest;
 use rustix::fs::FileType;
 use rustix::mount::MountAttrFlags;
 
+use crate::driver::{by_name, of_own};
+use crate::trees::Trees;
 use crate::walk::walk;
-use crate::{LayerError, Layers};
+use crate::{Change, Exclude, LayerError, Layers};
 
 /// The read-only part of a container's file system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Directories of its layers, topmost first, as overlayfs wants them.
+    /// Places of its layers ([`Layers::place`]), topmost first.
     pub lower: Vec<PathBuf>,
     /// Bytes of their regular files together.
     pub size: u64,
@@ -24,38 +27,78 @@ impl Layers {
         let mut snapshot = Snapshot::default();
         for chain_id in chain_ids.iter().rev() {
             snapshot.size += self.record(chain_id)?.size;
-            snapshot.lower.push(self.diff_dir(chain_id));
+            snapshot.lower.push(self.place(chain_id));
         }
         Ok(snapshot)
     }
 
-    /// The merged tree as a detached mount, as a container sees it: with the container's `upper` and `work` directories, or
-    /// read-only without. For looking into stopped containers (`docker cp`, `docker export`); it goes away with the
-    /// descriptor.
-    pub fn mount(&self, snapshot: &Snapshot, upper: Option<(&Path, &Path)>) -> Result<OwnedFd, LayerError> {
-        let mut lower = snapshot.lower.clone();
-        // overlayfs wants one lower directory, and two when there is no upper one; empty ones change nothing.
-        let wanted = if upper.is_some() { 1 } else { 2 };
-        for name in ["a", "b"].iter().take(wanted - lower.len().min(wanted)) {
-            lower.push(self.empty_dir(name)?);
-        }
-        let overlay = hull_mount::Overlay {
-            lower,
-            upper: upper.map(|(upper, work)| (upper.to_path_buf(), work.to_path_buf())),
-            options: Vec::new(),
-        };
-        let attributes = match upper {
-            Some(_) => MountAttrFlags::empty(),
-            None => MountAttrFlags::MOUNT_ATTR_RDONLY,
-        };
-        Ok(hull_mount::overlay(&overlay, attributes)?)
+    /// The trees of layers, by their places, topmost first.
+    ///
+    /// # Errors
+    /// A layer that cannot be opened.
+    pub fn trees(&self, places: &[PathBuf]) -> Result<Trees, LayerError> {
+        Trees::open(self.images(), places, self.root())
     }
 
-    /// An empty directory, the lower one of an image without layers.
-    pub fn empty_dir(&self, name: &str) -> Result<PathBuf, LayerError> {
-        let path = self.root().join(".empty").join(name);
-        std::fs::create_dir_all(&path).map_err(LayerError::io("create directory", &path))?;
-        Ok(path)
+    /// The merged tree, read-only, as a detached mount that goes away with the descriptor.
+    ///
+    /// # Errors
+    /// A layer that cannot be opened, or the kernel cannot stack.
+    pub fn mount(&self, places: &[PathBuf]) -> Result<OwnedFd, LayerError> {
+        crate::driver::stack(&self.trees(places)?)
+    }
+
+    /// Makes what a container of these layers needs of its own, in the directory `own`, before the first
+    /// [`Layers::root`].
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn prepare(&self, own: &Path, places: &[PathBuf]) -> Result<(), LayerError> {
+        by_name(self.driver()).prepare(own, &self.trees(places)?)
+    }
+
+    /// A container's root file system as a detached mount: the layers, and the files of its own in the directory `own`.
+    /// It goes away with the descriptor.
+    ///
+    /// # Errors
+    /// A layer that cannot be opened, or the kernel cannot stack.
+    pub fn container_root(
+        &self,
+        own: &Path,
+        places: &[PathBuf],
+        access: MountAttrFlags,
+    ) -> Result<OwnedFd, LayerError> {
+        of_own(own).root(own, &self.trees(places)?, access)
+    }
+
+    /// What a container changed.
+    ///
+    /// # Errors
+    /// When something cannot be read.
+    pub fn container_changes(&self, own: &Path, places: &[PathBuf]) -> Result<Vec<Change>, LayerError> {
+        of_own(own).changes(own, &self.trees(places)?)
+    }
+
+    /// What a container changed, as a layer's tar stream.
+    ///
+    /// # Errors
+    /// When something cannot be read or written.
+    pub fn container_pack(
+        &self,
+        own: &Path,
+        places: &[PathBuf],
+        output: &mut dyn Write,
+        exclude: Option<Exclude<'_>>,
+    ) -> Result<(), LayerError> {
+        of_own(own).pack(own, &self.trees(places)?, output, exclude)
+    }
+
+    /// Bytes of a container's own files.
+    ///
+    /// # Errors
+    /// When something cannot be read.
+    pub fn container_size(&self, own: &Path) -> Result<u64, LayerError> {
+        of_own(own).own_size(own)
     }
 }
 

@@ -1,4 +1,4 @@
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io::{self, BufRead, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use hull_content::Hasher;
 use hull_model::{Algorithm, Digest, Id};
 use serde::{Deserialize, Serialize};
 
-use crate::apply::{Applied, ApplyLimits, ApplyOptions, extract};
+use crate::apply::ApplyLimits;
+use crate::driver::{self, Driver, DriverName, Images, Unpacked, by_name};
 use crate::pipe::{PipeWriter, pipe};
 use crate::{Decompressor, LayerError};
 
@@ -31,6 +32,15 @@ pub struct LayerRecord {
     pub tar_size: u64,
     /// Entries of its tar.
     pub entries: u64,
+    /// How it is kept.
+    #[serde(default)]
+    pub driver: DriverName,
+    /// Bytes it takes on disk; 0 if not known.
+    #[serde(default)]
+    pub stored: u64,
+    /// By which damage is found; empty if not known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sum: String,
 }
 
 /// The unpacked layers of one data root. Cheap to clone.
@@ -38,6 +48,17 @@ pub struct LayerRecord {
 pub struct Layers {
     root: Arc<Path>,
     limits: ApplyLimits,
+    driver: DriverName,
+    images: Arc<Images>,
+}
+
+/// How to open a store.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// What layers may hold.
+    pub limits: ApplyLimits,
+    /// How new layers are kept; the best that works there if not said. Those that are there stay as they are.
+    pub driver: Option<DriverName>,
 }
 
 /// A layer unpacked but not named yet; dropped, it is removed.
@@ -47,20 +68,22 @@ pub struct Staged {
     dir: PathBuf,
     diff_id: Digest,
     tar_size: u64,
-    applied: Applied,
+    unpacked: Unpacked,
 }
 
 impl Layers {
     /// Opens the store in that directory, made if it is not there, and removes what an earlier process left half done.
     /// Only one process may have it open.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, LayerError> {
-        Self::open_with(root, ApplyLimits::default())
+        Self::open_with(root, Options::default())
     }
 
-    /// The same with other limits.
-    pub fn open_with(root: impl Into<PathBuf>, limits: ApplyLimits) -> Result<Self, LayerError> {
-        let layers = Self { root: Arc::from(root.into()), limits };
-        create_dir(&layers.root)?;
+    /// The same, not as usual.
+    pub fn open_with(root: impl Into<PathBuf>, options: Options) -> Result<Self, LayerError> {
+        let root: Arc<Path> = Arc::from(root.into());
+        create_dir(&root)?;
+        let driver = options.driver.unwrap_or_else(|| driver::choose(&root));
+        let layers = Self { root, limits: options.limits, driver, images: Arc::default() };
         for name in [STAGING, TRASH] {
             let dir = layers.root.join(name);
             create_dir(&dir)?;
@@ -81,9 +104,29 @@ impl Layers {
         self.root.join(chain_id.hex())
     }
 
-    /// Where the files of that layer are.
-    pub fn diff_dir(&self, chain_id: &Digest) -> PathBuf {
-        self.dir(chain_id).join("diff")
+    pub(crate) fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// How new layers are kept.
+    pub fn driver(&self) -> DriverName {
+        self.driver
+    }
+
+    /// Where the tree of that layer is: a directory, an image, whatever its driver makes; what
+    /// [`Layers::container_root`] and the like take.
+    pub fn place(&self, chain_id: &Digest) -> PathBuf {
+        let dir = self.dir(chain_id);
+        driver::find_place(&dir).unwrap_or_else(|| dir.join(by_name(self.driver).place()))
+    }
+
+    /// Whether a layer is as it was made: reads all of it.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be read.
+    pub fn is_intact(&self, chain_id: &Digest) -> Result<bool, LayerError> {
+        let record = self.record(chain_id)?;
+        by_name(record.driver).is_intact(&self.dir(chain_id), &record)
     }
 
     /// Whether that layer is unpacked.
@@ -133,14 +176,11 @@ impl Layers {
             dir,
             diff_id: Digest::from_hash(Algorithm::Sha256, &[0; 32]),
             tar_size: 0,
-            applied: Applied::default(),
+            unpacked: Unpacked::default(),
         };
-        let diff = staged.dir.join("diff");
-        DirBuilder::new().mode(0o755).create(&diff).map_err(LayerError::io("create directory", &diff))?;
-        let root = File::open(&diff).map_err(LayerError::io("open", &diff))?;
-        rustix::fs::fchmod(&root, rustix::fs::Mode::from_raw_mode(0o755))
-            .map_err(LayerError::io("set the mode of", &diff))?;
-        (staged.applied, staged.diff_id, staged.tar_size) = unpack(&root, input, algorithm, self.limits)?;
+        let driver = by_name(self.driver);
+        (staged.unpacked, staged.diff_id, staged.tar_size) =
+            unpack(driver, &staged.dir, input, algorithm, self.limits)?;
         match expected {
             Some(expected) if *expected != staged.diff_id => {
                 Err(LayerError::DiffId { expected: expected.clone(), actual: staged.diff_id.clone() })
@@ -162,7 +202,10 @@ impl Layers {
     pub fn discard(&self, chain_id: &Digest) -> Result<Option<Trash>, LayerError> {
         let (from, to) = (self.dir(chain_id), self.root.join(TRASH).join(Id::random().short()));
         match fs::rename(&from, &to) {
-            Ok(()) => Ok(Some(Trash(to))),
+            Ok(()) => {
+                self.images.forget(&from);
+                Ok(Some(Trash(to)))
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(LayerError::io("remove", from)(e)),
         }
@@ -189,7 +232,7 @@ impl Staged {
 
     /// Bytes of the regular files.
     pub fn size(&self) -> u64 {
-        self.applied.bytes
+        self.unpacked.applied.bytes
     }
 
     /// Gives the layer its name. If it is there already (unpacked twice at once), that one stays.
@@ -198,9 +241,12 @@ impl Staged {
             chain_id: chain_id.clone(),
             diff_id: self.diff_id.clone(),
             parent: parent.cloned(),
-            size: self.applied.bytes,
+            size: self.unpacked.applied.bytes,
             tar_size: self.tar_size,
-            entries: self.applied.entries,
+            entries: self.unpacked.applied.entries,
+            driver: self.layers.driver,
+            stored: self.unpacked.stored,
+            sum: self.unpacked.sum.clone(),
         };
         let path = self.dir.join("layer.json");
         let text = serde_json::to_vec(&record)
@@ -228,43 +274,44 @@ impl Drop for Staged {
     }
 }
 
-/// Decompresses and hashes in one thread, writes files in this one.
+/// Decompresses in one thread, hashes and writes in this one.
 fn unpack(
-    root: &File,
+    driver: &dyn Driver,
+    dir: &Path,
     input: impl Read + Send,
     algorithm: Algorithm,
     limits: ApplyLimits,
-) -> Result<(Applied, Digest, u64), LayerError> {
-    std::thread::scope(|scope| {
-        let (writer, mut reader) = pipe();
-        let source = scope.spawn(move || decompress_into(input, algorithm, &writer));
-        let applied = extract(root, &mut reader, &ApplyOptions::layer(limits));
-        if applied.is_ok() {
+) -> Result<(Unpacked, Digest, u64), LayerError> {
+    let mut hasher = Hasher::new(algorithm);
+    let (unpacked, size) = std::thread::scope(|scope| {
+        let (writer, mut reader) = pipe(|piece| hasher.update(piece));
+        let source = scope.spawn(move || decompress_into(input, limits.stream, &writer));
+        let unpacked = driver.unpack(dir, &mut reader, limits);
+        if unpacked.is_ok() {
             drain(&mut reader);
         }
         // Lets the other thread stop at its next piece.
         drop(reader);
         // A failed source looks like a cut archive to the other end: its own error says more.
-        let (diff_id, tar_size) = source.join().map_err(|_| LayerError::Thread)??;
-        Ok((applied?, diff_id, tar_size))
-    })
+        let size = source.join().map_err(|_| LayerError::Thread)??;
+        Ok::<_, LayerError>((unpacked?, size))
+    })?;
+    Ok((unpacked, hasher.finish(), size))
 }
 
-fn decompress_into(
-    input: impl Read,
-    algorithm: Algorithm,
-    pipe: &PipeWriter,
-) -> Result<(Digest, u64), LayerError> {
+fn decompress_into(input: impl Read, limit: u64, pipe: &PipeWriter) -> Result<u64, LayerError> {
     let mut input = Decompressor::new(SourceErrors(input))?;
     let compression = input.compression().as_str();
-    let mut hasher = Hasher::new(algorithm);
     let mut size = 0;
-    let mut look = |piece: &[u8]| {
-        hasher.update(piece);
-        size += piece.len() as u64;
-    };
-    while pipe.send_from(&mut input, &mut look).map_err(|e| classify(e, compression))? {}
-    Ok((hasher.finish(), size))
+    loop {
+        match pipe.send_from(&mut input).map_err(|e| classify(e, compression))? {
+            0 => return Ok(size),
+            n => size += n as u64,
+        }
+        if size > limit {
+            return Err(LayerError::Limit { what: "uncompressed bytes", limit });
+        }
+    }
 }
 
 /// Marks the errors of the source so that they can be told from the decoder's.

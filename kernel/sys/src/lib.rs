@@ -14,6 +14,7 @@ pub mod fd;
 pub mod image;
 pub mod kernel;
 pub mod key;
+pub mod loop_device;
 pub mod memory;
 pub mod mount;
 pub mod net;

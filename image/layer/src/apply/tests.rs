@@ -5,8 +5,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::*;
+use rustix::mount::MountAttrFlags;
+
 use crate::tar::{Extent, Writer};
-use crate::{ChangeKind, Layers, PackOptions, Snapshot, changes, pack};
+use crate::{ChangeKind, DriverName, Layers, Options, PackOptions, changes, pack};
 
 /// Things to put in an archive.
 struct Tar(Writer<Vec<u8>>);
@@ -322,7 +324,8 @@ fn limits_stop_bombs() {
 
 fn layers() -> (tempfile::TempDir, Layers) {
     let dir = tempfile::tempdir().unwrap();
-    let layers = Layers::open(dir.path().join("layers")).unwrap();
+    let options = Options { driver: Some(DriverName::Overlay), ..Options::default() };
+    let layers = Layers::open_with(dir.path().join("layers"), options).unwrap();
     (dir, layers)
 }
 
@@ -347,14 +350,11 @@ fn a_layer_is_staged_checked_and_named() {
         let record = staged.commit(&diff_id, None).unwrap();
         assert_eq!((record.tar_size, record.entries), (tar.len() as u64, 2));
     }
-    assert_eq!(fs::read(layers.diff_dir(&diff_id).join("a")).unwrap(), b"hello");
+    assert_eq!(fs::read(layers.place(&diff_id).join("a")).unwrap(), b"hello");
     assert_eq!(layers.list().unwrap().len(), 1);
     assert_eq!(left_behind(&layers), 0);
     let again = Layers::open(dir.path().join("layers")).unwrap();
-    assert_eq!(
-        again.snapshot(std::slice::from_ref(&diff_id)).unwrap().lower,
-        vec![layers.diff_dir(&diff_id)]
-    );
+    assert_eq!(again.snapshot(std::slice::from_ref(&diff_id)).unwrap().lower, vec![layers.place(&diff_id)]);
     assert!(again.remove(&diff_id).unwrap() && !again.remove(&diff_id).unwrap());
     assert!(matches!(again.snapshot(&[diff_id]), Err(LayerError::NotFound(_))));
     assert_eq!(left_behind(&layers), 0);
@@ -406,10 +406,10 @@ fn a_crash_is_cleaned_at_start() {
     // Renamed, but its record lost in a power cut: not there, and unpacking again replaces it.
     let tar = Tar::new().file("a", "1").bytes();
     let diff_id = hull_content::sha256(&tar);
-    fs::create_dir_all(layers.diff_dir(&diff_id).join("half")).unwrap();
+    fs::create_dir_all(layers.place(&diff_id).join("half")).unwrap();
     assert!(!layers.contains(&diff_id));
     layers.stage(tar.as_slice(), Some(&diff_id)).unwrap().commit(&diff_id, None).unwrap();
-    assert!(layers.contains(&diff_id) && !layers.diff_dir(&diff_id).join("half").exists());
+    assert!(layers.contains(&diff_id) && !layers.place(&diff_id).join("half").exists());
 }
 
 /// Everything about a tree that an image must carry.
@@ -499,7 +499,8 @@ fn changes_as_docker_tells_them() {
     fs::create_dir(upper.root().join("opt")).unwrap();
     fs::set_permissions(upper.root().join("opt"), fs::Permissions::from_mode(opt.mode())).unwrap();
     fs::File::open(upper.root().join("opt")).unwrap().set_modified(opt.modified().unwrap()).unwrap();
-    let below = Snapshot { lower: vec![over.root(), base.root()], size: 0 };
+    let (_dir, layers) = layers();
+    let below = layers.trees(&[over.root(), base.root()]).unwrap();
     let root = fs::File::open(upper.root()).unwrap();
     let found: Vec<String> = changes(&root, &below)
         .unwrap()
@@ -538,21 +539,19 @@ fn snapshots_mount() {
     };
     for (ids, want) in [(&chain[..], vec!["b"]), (&chain[..1], vec!["a", "b"]), (&[][..], vec![])] {
         let snapshot = layers.snapshot(ids).unwrap();
-        let mount = layers.mount(&snapshot, None).unwrap();
+        let mount = layers.mount(&snapshot.lower).unwrap();
         assert_eq!(names(&mount), want);
         let create = OFlags::CREATE | OFlags::WRONLY;
         let refused = rustix::fs::openat(&mount, "c", create, Mode::from_raw_mode(0o600));
         assert_eq!(refused.unwrap_err(), Errno::ROFS);
     }
-    let (upper, work) = (dir.path().join("upper"), dir.path().join("work"));
-    fs::create_dir(&upper).unwrap();
-    fs::create_dir(&work).unwrap();
-    let snapshot = layers.snapshot(&chain).unwrap();
-    let mount = layers.mount(&snapshot, Some((&upper, &work))).unwrap();
+    let (own, lower) = (dir.path(), layers.snapshot(&chain).unwrap().lower);
+    layers.prepare(own, &lower).unwrap();
+    let mount = layers.container_root(own, &lower, MountAttrFlags::empty()).unwrap();
     extract(&mount, Tar::new().file("new", "x").bytes().as_slice(), &ApplyOptions::copy()).unwrap();
     rustix::fs::unlinkat(&mount, "b", AtFlags::empty()).unwrap();
     assert_eq!(names(&mount), ["new"]);
-    let found = changes(fs::File::open(&upper).unwrap(), &snapshot).unwrap();
+    let found = layers.container_changes(own, &lower).unwrap();
     let kinds: Vec<_> = found.iter().map(|c| (c.path.as_slice(), c.kind)).collect();
     assert_eq!(kinds, [(&b"/b"[..], ChangeKind::Deleted), (&b"/new"[..], ChangeKind::Added)]);
     let exported = pack(&mount, Vec::new(), &PackOptions::default()).unwrap();
