@@ -85,7 +85,7 @@ impl Container {
         config.spec = serde_json::from_value(spec).unwrap();
         config.write(&path("monitor.json")).unwrap();
         let executable = Executable::Path(Path::new(env!("CARGO_BIN_EXE_hull-runtime")));
-        let (engine, monitor) = spawn(executable, &path("monitor.json")).unwrap();
+        let (engine, monitor) = spawn(executable, &path("monitor.json"), None).unwrap();
         Self { dir, cgroup, engine: Some(engine), monitor }
     }
 

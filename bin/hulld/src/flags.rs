@@ -143,7 +143,7 @@ pub(crate) struct Flags {
     /// Containers always survive the engine; accepted for compatibility.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, action = ArgAction::Set)]
     live_restore: Option<bool>,
-    /// Storage driver; Hull has overlay2.
+    /// How new layers are kept: erofs, overlay2 or vfs; the best that works here if not said.
     #[arg(short, long, value_name = "DRIVER")]
     storage_driver: Option<String>,
     /// Runtime option; native.cgroupdriver=cgroupfs is the only one.

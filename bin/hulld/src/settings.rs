@@ -190,17 +190,13 @@ impl Settings {
             }
             config.default_runtime.clone_from(default);
         }
+        config.storage_driver = self.storage_driver.as_deref().map(str::parse).transpose()?;
         Ok(())
     }
 
     fn refuse_what_is_not_there(&self) -> Result<()> {
         if self.tls == Some(true) || self.tlsverify == Some(true) {
             bail!("TLS on tcp sockets is not implemented; use a unix socket, or ssh:// from the client");
-        }
-        if let Some(driver) =
-            self.storage_driver.as_deref().filter(|driver| !matches!(*driver, "overlay2" | "overlay"))
-        {
-            bail!("storage driver {driver} is not implemented; Hull has overlay2");
         }
         for option in self.exec_opts.iter().flatten() {
             if option != "native.cgroupdriver=cgroupfs" {

@@ -68,6 +68,8 @@ pub struct Config {
     pub runtimes: BTreeMap<String, PathBuf>,
     /// Name of the runtime used by default; `hull` is the built-in one.
     pub default_runtime: String,
+    /// How new layers are kept; the best that works if not said.
+    pub storage_driver: Option<hull_layer::DriverName>,
 }
 
 /// The default bridge network.
@@ -131,6 +133,7 @@ impl Config {
             max_concurrent_uploads: 5,
             runtimes: BTreeMap::new(),
             default_runtime: "hull".to_owned(),
+            storage_driver: None,
         }
     }
 

@@ -70,7 +70,7 @@ impl Engine {
             containers_paused: paused,
             containers_stopped: stopped,
             images: i64::try_from(images).unwrap_or(i64::MAX),
-            driver: "overlay2".to_owned(),
+            driver: self.layers().driver().to_string(),
             driver_status: vec![["Backing Filesystem".to_owned(), file_system(&config.data_root)]],
             plugins: PluginsInfo {
                 volume: Some(vec!["local".to_owned()]),

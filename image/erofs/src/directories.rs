@@ -137,7 +137,7 @@ fn write_out(
 }
 
 /// All names in order of their bytes, `.` and `..` among them, with what they stand for.
-fn names<'a>(id: Id, directory: &'a Directory) -> impl Iterator<Item = (&'a [u8], Id)> {
+fn names(id: Id, directory: &Directory) -> impl Iterator<Item = (&[u8], Id)> {
     let mut own = [(&b"."[..], id), (&b".."[..], directory.parent)].into_iter().peekable();
     let mut children = directory.children.iter().map(|(name, id)| (&**name, *id)).peekable();
     std::iter::from_fn(move || match (own.peek(), children.peek()) {

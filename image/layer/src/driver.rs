@@ -114,6 +114,9 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// A container's root file system as a detached mount that goes away with its descriptor.
     fn root(&self, own: &Path, layers: &Trees, access: MountAttrFlags) -> Result<OwnedFd, LayerError>;
 
+    /// Places of all the trees a container's files are found in, topmost first.
+    fn visible(&self, own: &Path, layers: &[PathBuf]) -> Vec<PathBuf>;
+
     /// What a container's own files change.
     fn changes(&self, own: &Path, layers: &Trees) -> Result<Vec<Change>, LayerError>;
 
@@ -132,12 +135,16 @@ pub(crate) trait Driver: Debug + Send + Sync {
 
 /// The driver to unpack with in a store where none was asked for: the fastest that works there.
 pub(crate) fn choose(root: &Path) -> DriverName {
-    let works = |driver: DriverName| match driver {
+    DriverName::ALL.into_iter().find(|driver| works(*driver, root)).unwrap_or(DriverName::Vfs)
+}
+
+/// Whether a driver works in a store: tried there.
+pub(crate) fn works(driver: DriverName, root: &Path) -> bool {
+    match driver {
         DriverName::Erofs => erofs::works_in(root),
         DriverName::Overlay => stack::works_in(root),
         DriverName::Vfs => true,
-    };
-    DriverName::ALL.into_iter().find(|driver| works(*driver)).unwrap_or(DriverName::Vfs)
+    }
 }
 
 pub(crate) fn by_name(name: DriverName) -> &'static dyn Driver {

@@ -73,6 +73,14 @@ pub enum LayerError {
     /// A thread of the pipeline died.
     #[error("unpacking stopped unexpectedly")]
     Thread,
+    /// The driver asked for cannot work here.
+    #[error("storage driver {driver} does not work with this kernel or on the file system of {path}")]
+    Driver {
+        /// Which.
+        driver: crate::DriverName,
+        /// The store.
+        path: PathBuf,
+    },
     /// The merged tree cannot be mounted.
     #[error("mount the snapshot")]
     Mount(#[from] hull_mount::Error),

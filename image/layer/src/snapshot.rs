@@ -10,7 +10,7 @@ use rustix::mount::MountAttrFlags;
 use crate::driver::{by_name, of_own};
 use crate::trees::Trees;
 use crate::walk::walk;
-use crate::{Change, Exclude, LayerError, Layers};
+use crate::{Change, DriverName, Exclude, LayerError, Layers};
 
 /// The read-only part of a container's file system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,6 +69,30 @@ impl Layers {
         access: MountAttrFlags,
     ) -> Result<OwnedFd, LayerError> {
         of_own(own).root(own, &self.trees(places)?, access)
+    }
+
+    /// The trees a container sees merged, its own files first, to be looked into without mounting them; as it runs, too.
+    ///
+    /// # Errors
+    /// A layer that cannot be opened.
+    pub fn container_trees(&self, own: &Path, places: &[PathBuf]) -> Result<Trees, LayerError> {
+        self.trees(&of_own(own).visible(own, places))
+    }
+
+    /// Trees merged, read-only, as a detached mount.
+    ///
+    /// # Errors
+    /// What the kernel cannot stack.
+    pub fn merge(&self, trees: &Trees) -> Result<OwnedFd, LayerError> {
+        crate::driver::stack(trees)
+    }
+
+    /// How a container's own files are kept: what was the store's driver when it was made.
+    pub fn container_driver(&self, own: &Path) -> DriverName {
+        match of_own(own).name() {
+            DriverName::Overlay if self.driver() == DriverName::Erofs => DriverName::Erofs,
+            name => name,
+        }
     }
 
     /// What a container changed.

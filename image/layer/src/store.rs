@@ -82,7 +82,11 @@ impl Layers {
     pub fn open_with(root: impl Into<PathBuf>, options: Options) -> Result<Self, LayerError> {
         let root: Arc<Path> = Arc::from(root.into());
         create_dir(&root)?;
-        let driver = options.driver.unwrap_or_else(|| driver::choose(&root));
+        let driver = match options.driver {
+            None => driver::choose(&root),
+            Some(driver) if driver::works(driver, &root) => driver,
+            Some(driver) => return Err(LayerError::Driver { driver, path: root.to_path_buf() }),
+        };
         let layers = Self { root, limits: options.limits, driver, images: Arc::default() };
         for name in [STAGING, TRASH] {
             let dir = layers.root.join(name);

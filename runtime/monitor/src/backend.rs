@@ -44,6 +44,8 @@ pub(crate) fn failure(kind: FailureKind, message: impl Into<String>) -> Failure 
 pub(crate) struct InProcess {
     /// `monitor.json`: execs need the configuration again, and meanwhile it would only take memory.
     config_path: PathBuf,
+    /// The root file system, if it was sent.
+    root: Option<OwnedFd>,
     /// The kernel does not end the container's other processes with the first.
     shares_pids: bool,
     state: State,
@@ -58,8 +60,8 @@ enum State {
 }
 
 impl InProcess {
-    pub(crate) fn new(config_path: PathBuf) -> Self {
-        Self { config_path, shares_pids: false, state: State::New }
+    pub(crate) fn new(config_path: PathBuf, root: Option<OwnedFd>) -> Self {
+        Self { config_path, root, shares_pids: false, state: State::New }
     }
 
     fn cgroup(&self) -> Option<&hull_oci::cgroup::Cgroup> {
@@ -76,6 +78,7 @@ impl Backend for InProcess {
     fn create(&mut self, config: &MonitorConfig, stdio: Stdio) -> Result<Process, Failure> {
         let rootfs = match config.rootfs.clone() {
             Rootfs::Path => hull_oci::Rootfs::Path,
+            Rootfs::Sent => hull_oci::Rootfs::Mount(self.root.take().ok_or_else(no_root)?),
             Rootfs::Overlay { lower, upper, work } => hull_oci::Rootfs::Overlay { lower, upper, work },
         };
         let request = CreateRequest {
@@ -157,6 +160,11 @@ impl Backend for InProcess {
             let _ = cgroup.remove();
         }
     }
+}
+
+/// A sent root file system never came.
+pub(crate) fn no_root() -> Failure {
+    failure(FailureKind::Other, "the engine sent no root file system")
 }
 
 fn has_own_pids(spec: &oci_spec::runtime::Spec) -> bool {

@@ -58,18 +58,31 @@ pub enum Executable<'a> {
     Fd(BorrowedFd<'a>),
 }
 
+/// The message a root file system comes with.
+pub(crate) const ROOT: &[u8] = b"root";
+
 /// Starts a monitor that reads `config` (a `monitor.json`, see [`crate::config::MonitorConfig::write`]) and is
 /// connected from its first instant on.
+///
+/// `root` is the container's root file system, a detached mount, if the configuration says that it is sent
+/// ([`crate::config::Rootfs::Sent`]): it goes away with the monitor that never took it.
 ///
 /// The monitor leaves the caller's session, and outlives the caller. The caller reaps the [`Child`] if it is still
 /// there.
 ///
 /// # Errors
 /// [`SpawnError`]; all later failures arrive as events.
-pub fn spawn(executable: Executable<'_>, config: &Path) -> Result<(Connection, Child), SpawnError> {
+pub fn spawn(
+    executable: Executable<'_>,
+    config: &Path,
+    root: Option<BorrowedFd<'_>>,
+) -> Result<(Connection, Child), SpawnError> {
     let (ours, theirs) =
         rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(|errno| SpawnError::Socket(errno.into()))?;
+    if let Some(root) = root {
+        wire::send(&ours, ROOT, &[root]).map_err(SpawnError::Socket)?;
+    }
     let program = match executable {
         Executable::Path(path) => path.to_owned(),
         // Resolved by the new process, which has the descriptor until its execve.

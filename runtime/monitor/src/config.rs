@@ -61,6 +61,8 @@ pub enum Rootfs {
     /// `root.path` of the spec.
     #[default]
     Path,
+    /// A detached mount that the engine sends as the first message on standard input ([`crate::client::spawn`]).
+    Sent,
     /// An overlay that is mounted in the container's mount namespace only.
     Overlay {
         /// Read-only layers, topmost first.

@@ -17,7 +17,7 @@ use hull_oci::cgroup::{Cgroup, Cgroups};
 use rustix::mount::{MountAttrFlags, MountPropagationFlags};
 use rustix::process::{Pid, PidfdFlags};
 
-use crate::backend::{Backend, Process, chain, failure};
+use crate::backend::{Backend, Process, chain, failure, no_root};
 use crate::config::{MonitorConfig, Rootfs};
 use crate::protocol::{Exec, Failure, FailureKind};
 
@@ -25,6 +25,8 @@ use crate::protocol::{Exec, Failure, FailureKind};
 #[derive(Debug)]
 pub(crate) struct Foreign {
     runtime: PathBuf,
+    /// The root file system, if it was sent.
+    root: Option<OwnedFd>,
     id: String,
     bundle: PathBuf,
     cgroup: Option<Cgroup>,
@@ -33,8 +35,8 @@ pub(crate) struct Foreign {
 }
 
 impl Foreign {
-    pub(crate) fn new(runtime: PathBuf) -> Self {
-        Self { runtime, id: String::new(), bundle: PathBuf::new(), cgroup: None, execs: 0 }
+    pub(crate) fn new(runtime: PathBuf, root: Option<OwnedFd>) -> Self {
+        Self { runtime, root, id: String::new(), bundle: PathBuf::new(), cgroup: None, execs: 0 }
     }
 
     /// Runs the runtime; its own words when it fails.
@@ -94,11 +96,16 @@ impl Foreign {
     }
 
     /// Mounts the root and writes the bundle's `config.json`.
-    fn prepare(&self, config: &MonitorConfig) -> Result<(), Failure> {
+    fn prepare(&mut self, config: &MonitorConfig) -> Result<(), Failure> {
         let mut spec = config.spec.clone();
-        if let Rootfs::Overlay { lower, upper, work } = &config.rootfs {
+        let mount = match &config.rootfs {
+            Rootfs::Path => None,
+            Rootfs::Sent => Some(self.root.take().ok_or_else(no_root)?),
+            Rootfs::Overlay { lower, upper, work } => Some(overlay(lower, upper, work)?),
+        };
+        if let Some(mount) = mount {
             let root = self.bundle.join("rootfs");
-            mount_overlay(&root, lower, upper, work)?;
+            attach(mount, &root)?;
             let readonly = spec.root().as_ref().and_then(|root| root.readonly());
             let mut in_bundle = oci_spec::runtime::Root::default();
             in_bundle.set_path(root).set_readonly(readonly);
@@ -182,21 +189,25 @@ impl Console {
     }
 }
 
-fn mount_overlay(root: &Path, lower: &[PathBuf], upper: &Path, work: &Path) -> Result<(), Failure> {
-    let step = |errno: rustix::io::Errno| other("make a mount namespace")(errno.into());
-    hull_sys::ns::unshare(hull_sys::CloneFlags::NEWNS).map_err(step)?;
-    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .map_err(step)?;
-    std::fs::create_dir_all(root).map_err(other("make the root's mount point"))?;
-    let target = File::open(root).map_err(other("open the root's mount point"))?;
+fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, Failure> {
     let layers = hull_mount::Overlay {
         lower: lower.to_vec(),
         upper: Some((upper.to_owned(), work.to_owned())),
         options: Vec::new(),
     };
     hull_mount::overlay(&layers, MountAttrFlags::empty())
-        .and_then(|mount| hull_mount::attach(mount, target))
         .map_err(|error| failure(FailureKind::Other, chain(&error)))
+}
+
+/// Attaches the root file system in a mount namespace of this process's own.
+fn attach(mount: OwnedFd, root: &Path) -> Result<(), Failure> {
+    let step = |errno: rustix::io::Errno| other("make a mount namespace")(errno.into());
+    hull_sys::ns::unshare(hull_sys::CloneFlags::NEWNS).map_err(step)?;
+    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .map_err(step)?;
+    std::fs::create_dir_all(root).map_err(other("make the root's mount point"))?;
+    let target = File::open(root).map_err(other("open the root's mount point"))?;
+    hull_mount::attach(mount, target).map_err(|error| failure(FailureKind::Other, chain(&error)))
 }
 
 fn other(step: &'static str) -> impl Fn(std::io::Error) -> Failure {

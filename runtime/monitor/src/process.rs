@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::net::SocketType;
 
 use crate::backend::{Backend, InProcess, chain, failure};
-use crate::config::{MonitorConfig, RecordError};
+use crate::config::{MonitorConfig, RecordError, Rootfs};
 use crate::foreign::Foreign;
 use crate::monitor::Monitor;
 use crate::peer::Peer;
@@ -48,10 +48,17 @@ pub fn run(config: &Path) -> Result<(), RunError> {
 }
 
 fn supervise(config: MonitorConfig, path: PathBuf, engine: Option<OwnedFd>) {
+    let root = engine.as_ref().filter(|_| config.rootfs == Rootfs::Sent).and_then(receive_root);
     match config.runtime.clone() {
-        None => supervise_with(config, InProcess::new(path), engine),
-        Some(runtime) => supervise_with(config, Foreign::new(runtime), engine),
+        None => supervise_with(config, InProcess::new(path, root), engine),
+        Some(runtime) => supervise_with(config, Foreign::new(runtime, root), engine),
     }
+}
+
+/// The root file system, which was sent before this process began. Without one the creation fails and says so.
+fn receive_root(engine: &OwnedFd) -> Option<OwnedFd> {
+    let (message, fds) = crate::wire::receive(engine).ok()??;
+    fds.into_iter().next().filter(|_| message == crate::client::ROOT)
 }
 
 fn supervise_with<B: Backend>(config: MonitorConfig, backend: B, engine: Option<OwnedFd>) {

@@ -118,13 +118,10 @@ impl Engine {
     /// What differs from the image.
     pub async fn container_changes(&self, id: &str) -> Result<Vec<FilesystemChange>> {
         let now = self.0.containers.registry.find(id)?.now();
-        let upper = self.config().container_dir(&now.def.id).join("upper");
+        let (engine, own) = (self.clone(), self.config().container_dir(&now.def.id));
         blocking(move || {
             let failed = |error: LayerError| Error::system("compare with the image", error);
-            let upper =
-                std::fs::File::open(&upper).map_err(|error| Error::system("open writable layer", error))?;
-            let below = hull_layer::Snapshot { lower: now.def.layers.clone(), size: now.def.image_size };
-            let mut changes = hull_layer::changes(&upper, &below).map_err(failed)?;
+            let mut changes = engine.layers().container_changes(&own, &now.def.layers).map_err(failed)?;
             leave_out_mount_points(&mut changes, &now.def.mount_points());
             let change = |change: hull_layer::Change| FilesystemChange {
                 path: String::from_utf8_lossy(&change.path).into_owned(),

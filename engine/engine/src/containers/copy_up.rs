@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use hull_fsroot::Root;
+use hull_layer::Layers;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
@@ -13,7 +14,9 @@ use crate::{Error, Result};
 
 /// Copies the directory at `destination` inside the layers into `volume`, if the volume is empty and the image has a
 /// directory there. The volume gets that directory's owner and mode too.
-pub(super) fn fill(layers: &[PathBuf], destination: &str, volume: &Path) -> Result<()> {
+pub(super) fn fill(store: &Layers, places: &[PathBuf], destination: &str, volume: &Path) -> Result<()> {
+    let trees = store.trees(places).map_err(|error| Error::system("open the image's layers", error))?;
+    let layers = trees.paths();
     let failed =
         |error: Errno| Error::system(format!("copy image content into volume at {destination}"), error);
     let somewhere =
@@ -24,7 +27,7 @@ pub(super) fn fill(layers: &[PathBuf], destination: &str, volume: &Path) -> Resu
     {
         return Ok(());
     }
-    let root = Root::new(layered::mounted(layers)?);
+    let root = Root::new(layered::merged(store, &trees)?);
     let Some(_) =
         root.resolve_if_exists(destination).map_err(|error| Error::system("look into image", error))?
     else {

@@ -73,7 +73,8 @@ impl Engine {
     /// Directory, volumes, record, task, event: in this order, so that a record is never without its directory.
     async fn make(&self, mut def: Definition, wanted: Vec<Wanted>) -> Result<()> {
         let directory = self.config().container_dir(&def.id);
-        blocking(move || make_directories(&directory)).await?;
+        let (engine, layers) = (self.clone(), def.layers.clone());
+        blocking(move || make_directories(&engine, &directory, &layers)).await?;
         let mut volumes = Vec::new();
         let recorded = match self.make_volumes(&def, wanted, &mut volumes).await {
             Ok(mounts) => {
@@ -164,7 +165,9 @@ impl Engine {
                 if record.copy_up {
                     let (layers, destination) = (def.layers.clone(), record.destination.clone());
                     let target = volume.mountpoint;
-                    blocking(move || copy_up::fill(&layers, &destination, &target)).await?;
+                    let engine = self.clone();
+                    let fill = move || copy_up::fill(engine.layers(), &layers, &destination, &target);
+                    blocking(fill).await?;
                 }
             }
             records.push(record);
@@ -173,16 +176,15 @@ impl Engine {
     }
 }
 
-fn make_directories(directory: &Path) -> Result<()> {
-    for path in [directory.to_owned(), directory.join("upper"), directory.join("work")] {
-        // The upper directory becomes the container's `/`, which every user of it may pass through.
-        let mode = if path.ends_with("upper") { 0o755 } else { 0o710 };
-        std::fs::DirBuilder::new()
-            .mode(mode)
-            .create(&path)
-            .map_err(|error| Error::system(format!("create {}", path.display()), error))?;
-    }
-    Ok(())
+fn make_directories(engine: &Engine, directory: &Path, layers: &[PathBuf]) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .mode(0o710)
+        .create(directory)
+        .map_err(|error| Error::system(format!("create {}", directory.display()), error))?;
+    engine
+        .layers()
+        .prepare(directory, layers)
+        .map_err(|error| Error::system("make the container's own layer", error))
 }
 
 /// The short id, the host's name with the host's network, nothing with another container's.

@@ -6,6 +6,7 @@ use hull_docker_api::{
     ContainerInspect, ContainerState, EndpointSettings, GraphDriver, MountPoint, NetworkSettings, ZERO_TIME,
     rfc3339_nano,
 };
+use hull_layer::DriverName;
 use jiff::Timestamp;
 
 use super::logs;
@@ -31,6 +32,7 @@ impl Engine {
         let def = &now.def;
         let directory = self.config().container_dir(&def.id);
         let inside = |name: &str| directory.join(name).to_string_lossy().into_owned();
+        let driver = self.layers().container_driver(&directory);
         let (path, args) = def.command();
         let execs = self.0.containers.execs.of_container(&def.id);
         let logged = def.host.log_config.kind == "json-file";
@@ -47,11 +49,11 @@ impl Engine {
             log_path: if logged { inside(logs::FILE) } else { String::new() },
             name: format!("/{}", def.name),
             restart_count: now.state.restart_count,
-            driver: "overlay2".to_owned(),
+            driver: driver.to_string(),
             platform: if def.os.is_empty() { "linux".to_owned() } else { def.os.clone() },
             exec_ids: (!execs.is_empty()).then_some(execs),
             host_config: def.host.clone(),
-            graph_driver: graph_driver(def, &directory),
+            graph_driver: graph_driver(def, &directory, driver),
             mounts: mount_points(def),
             config: def.config.clone(),
             network_settings: network_settings(def, &now.state),
@@ -61,29 +63,11 @@ impl Engine {
 
     /// Bytes of a container's writable layer.
     pub(super) async fn upper_size(&self, id: &str) -> u64 {
-        let upper = self.config().container_dir(id).join("upper");
-        tokio::task::spawn_blocking(move || tree_size(&upper)).await.unwrap_or_default()
+        let (engine, own) = (self.clone(), self.config().container_dir(id));
+        let size = tokio::task::spawn_blocking(move || engine.layers().container_size(&own)).await;
+        // Files of a container that runs come and go.
+        size.ok().and_then(std::result::Result::ok).unwrap_or_default()
     }
-}
-
-/// Apparent size of all regular files below a directory, each inode once.
-fn tree_size(path: &std::path::Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    let mut seen = std::collections::HashSet::new();
-    let mut open = vec![path.to_owned()];
-    let mut total = 0;
-    while let Some(directory) = open.pop() {
-        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
-        for entry in entries.flatten() {
-            let Ok(metadata) = entry.metadata() else { continue };
-            if metadata.is_dir() {
-                open.push(entry.path());
-            } else if metadata.is_file() && (metadata.nlink() == 1 || seen.insert(metadata.ino())) {
-                total += metadata.len();
-            }
-        }
-    }
-    total
 }
 
 fn state(now: &Snapshot) -> ContainerState {
@@ -105,15 +89,18 @@ fn state(now: &Snapshot) -> ContainerState {
     }
 }
 
-fn graph_driver(def: &Definition, directory: &std::path::Path) -> GraphDriver {
+fn graph_driver(def: &Definition, directory: &std::path::Path, driver: DriverName) -> GraphDriver {
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    if driver == DriverName::Vfs {
+        return GraphDriver { data: Some(BTreeMap::new()), name: driver.to_string() };
+    }
     let lower = def.layers.iter().map(|layer| text(layer)).collect::<Vec<_>>().join(":");
     let data = BTreeMap::from([
         ("LowerDir".to_owned(), lower),
         ("UpperDir".to_owned(), text(&directory.join("upper"))),
         ("WorkDir".to_owned(), text(&directory.join("work"))),
     ]);
-    GraphDriver { data: Some(data), name: "overlay2".to_owned() }
+    GraphDriver { data: Some(data), name: driver.to_string() }
 }
 
 /// The mounts as docker shows them; a tmpfs of `--tmpfs` is not among them.

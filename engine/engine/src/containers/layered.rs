@@ -5,9 +5,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use hull_fsroot::Root;
-use hull_mount::{Overlay, overlay};
+use hull_layer::{Layers, Trees};
 use hull_oci::user::{self, Resolved};
-use rustix::mount::MountAttrFlags;
 
 use crate::{Error, Result};
 
@@ -26,12 +25,12 @@ enum Found {
 }
 
 /// Resolves `user[:group]` with the passwd and group files the layers have.
-pub(super) fn user(layers: &[PathBuf], user: &str, groups: &[String]) -> Result<Resolved> {
+pub(super) fn user(layers: &Layers, trees: &Trees, user: &str, groups: &[String]) -> Result<Resolved> {
     let unknown = |error: user::UserError| Error::invalid(error.to_string());
-    match (read(layers, "passwd")?, read(layers, "group")?) {
+    match (read(trees.paths(), "passwd")?, read(trees.paths(), "group")?) {
         (Some(passwd), Some(group)) => user::resolve_in(&passwd, &group, user, groups).map_err(unknown),
         _ => {
-            let root = mounted(layers)?;
+            let root = merged(layers, trees)?;
             user::resolve(root.as_fd(), user, groups).map_err(unknown)
         }
     }
@@ -87,14 +86,8 @@ pub(super) fn is_opaque(path: &Path) -> bool {
 }
 
 /// A detached read-only mount of the layers.
-pub(super) fn mounted(layers: &[PathBuf]) -> Result<std::os::fd::OwnedFd> {
-    let lower = layers.to_vec();
-    if let [only] = layers {
-        // overlayfs without an upper layer wants two lower ones.
-        return hull_mount::bind(only, false).map_err(|error| Error::system("mount layer", error));
-    }
-    overlay(&Overlay { lower, upper: None, options: Vec::new() }, MountAttrFlags::MOUNT_ATTR_RDONLY)
-        .map_err(|error| Error::system("mount layers", error))
+pub(super) fn merged(layers: &Layers, trees: &Trees) -> Result<std::os::fd::OwnedFd> {
+    layers.merge(trees).map_err(|error| Error::system("mount layers", error))
 }
 
 #[cfg(test)]
@@ -113,12 +106,14 @@ mod tests {
         std::fs::create_dir(etc(2)).expect("etc");
         std::fs::write(etc(2).join("passwd"), "app:x:7:8::/srv:/bin/sh\n").expect("passwd");
         std::fs::write(etc(2).join("group"), "app:x:8:\nmore:x:9:app\n").expect("group");
-        let found = user(&layers, "app", &[]).expect("user");
+        let store = Layers::open(dir.path().join("store")).expect("store");
+        let user = |user: &str| super::user(&store, &store.trees(&layers).expect("trees"), user, &[]);
+        let found = user("app").expect("user");
         assert_eq!((found.uid, found.gid, found.home.as_deref()), (7, 8, Some("/srv")));
         assert_eq!(found.additional, [8, 9]);
         std::fs::create_dir(etc(1)).expect("etc");
         std::fs::write(etc(1).join("passwd"), "app:x:70:80::/x:/bin/sh\n").expect("passwd");
-        assert_eq!(user(&layers, "app", &[]).expect("user").uid, 70);
+        assert_eq!(user("app").expect("user").uid, 70);
         std::fs::create_dir(etc(0)).expect("etc");
         let gone = rustix::fs::mknodat(
             rustix::fs::CWD,
@@ -129,10 +124,11 @@ mod tests {
         );
         if gone.is_ok() {
             assert_eq!(
-                user(&layers, "app", &[]).expect_err("deleted").message(),
+                user("app").expect_err("deleted").message(),
                 "unable to find user app: no matching entries in passwd file"
             );
         }
-        assert_eq!(user(&[], "", &[]).expect("root").uid, 0);
+        let none = store.trees(&[]).expect("trees");
+        assert_eq!(super::user(&store, &none, "", &[]).expect("root").uid, 0);
     }
 }

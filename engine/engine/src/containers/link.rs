@@ -28,9 +28,9 @@ pub(crate) struct Spawned {
 }
 
 impl Spawned {
-    /// Starts a monitor. Blocks for the time of a posix_spawn.
-    pub(crate) fn new(executable: BorrowedFd<'_>, config: &Path) -> Result<Spawned> {
-        let (connection, child) = spawn(Executable::Fd(executable), config)
+    /// Starts a monitor with the container's root file system. Blocks for the time of a posix_spawn.
+    pub(crate) fn new(executable: BorrowedFd<'_>, config: &Path, root: BorrowedFd<'_>) -> Result<Spawned> {
+        let (connection, child) = spawn(Executable::Fd(executable), config, Some(root))
             .map_err(|error| Error::system("start monitor", error))?;
         Ok(Spawned { connection, child })
     }

@@ -16,8 +16,8 @@ pub(crate) struct CommitSource {
     pub(crate) image: String,
     /// Its configuration.
     pub(crate) config: hull_docker_api::ContainerConfig,
-    /// The upper directory of its overlay.
-    pub(crate) upper: std::path::PathBuf,
+    /// Its directory, with the files of its own.
+    pub(crate) own: std::path::PathBuf,
     /// Lower directories, topmost first.
     pub(crate) layers: Vec<std::path::PathBuf>,
     /// Paths inside that are mounts and don't belong to the layer.
@@ -110,7 +110,7 @@ impl Engine {
             id: now.def.id.clone(),
             image: now.def.image_id.clone(),
             config: now.def.config.clone(),
-            upper: self.config().container_dir(&now.def.id).join("upper"),
+            own: self.config().container_dir(&now.def.id),
             layers: now.def.layers.clone(),
             mounts: now.def.mount_points(),
             paused,

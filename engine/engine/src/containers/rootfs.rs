@@ -2,17 +2,17 @@
 //! while it does not. All paths are looked up inside that root by the kernel.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use hull_fsroot::Root;
-use hull_mount::{Overlay, overlay};
+use hull_layer::Trees;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::MountAttrFlags;
 
 use super::layered;
 use super::mounts::clean;
-use super::record::{MountKind, Snapshot};
+use super::record::{Definition, MountKind, Snapshot};
 use crate::{Engine, Error, Result};
 
 /// A directory tree and a path inside it.
@@ -47,30 +47,32 @@ impl Engine {
             let path = clean(&below.to_string_lossy());
             return Ok(Inside { root: Root::new(open_directory(&source)?), path, read_only });
         }
-        Ok(Inside { root: Root::new(self.mount_stopped(now)?), path, read_only })
+        Ok(Inside {
+            root: Root::new(self.container_root(&now.def, MountAttrFlags::empty())?),
+            path,
+            read_only,
+        })
     }
 
-    /// The root file system of a container that does not run, writable.
-    fn mount_stopped(&self, now: &Snapshot) -> Result<OwnedFd> {
-        let directory = self.config().container_dir(&now.def.id);
-        let layers = Overlay {
-            lower: now.def.layers.clone(),
-            upper: Some((directory.join("upper"), directory.join("work"))),
-            options: Vec::new(),
-        };
-        overlay(&layers, MountAttrFlags::empty())
+    /// A container's root file system, to be used while nothing else uses it.
+    pub(super) fn container_root(&self, def: &Definition, access: MountAttrFlags) -> Result<OwnedFd> {
+        let own = self.config().container_dir(&def.id);
+        self.layers()
+            .container_root(&own, &def.layers, access)
             .map_err(|error| Error::system("mount the container's root file system", error))
     }
 
     /// The whole root file system to be read, without what is mounted into it.
     pub(super) fn root_to_read(&self, now: &Snapshot) -> Result<OwnedFd> {
-        layered::mounted(&self.all_layers(now))
+        layered::merged(self.layers(), &self.container_trees(&now.def)?)
     }
 
-    /// The writable layer and those below, topmost first.
-    pub(super) fn all_layers(&self, now: &Snapshot) -> Vec<PathBuf> {
-        let upper = self.config().container_dir(&now.def.id).join("upper");
-        std::iter::once(upper).chain(now.def.layers.iter().cloned()).collect()
+    /// The writable layer and those below.
+    pub(super) fn container_trees(&self, def: &Definition) -> Result<Trees> {
+        let own = self.config().container_dir(&def.id);
+        self.layers()
+            .container_trees(&own, &def.layers)
+            .map_err(|error| Error::system("open the container's layers", error))
     }
 }
 

@@ -20,6 +20,7 @@ use hull_docker_api::{EndpointSettings, PortMap};
 use hull_monitor::config::{ConsoleSize, JsonFileConfig, LogConfig, MonitorConfig, Rootfs};
 use hull_monitor::protocol::{Action, Event, Failure, FailureKind};
 use jiff::Timestamp;
+use rustix::mount::MountAttrFlags;
 use tracing::{Instrument, debug_span};
 
 use super::actor::{Actor, FIRST_BACKOFF, blocking};
@@ -327,11 +328,7 @@ fn prepare(engine: &Engine, def: &Definition, shared: SharedPids) -> Result<Spaw
         engine_id: engine.id().short.clone(),
         bundle: directory.clone(),
         spec,
-        rootfs: Rootfs::Overlay {
-            lower: def.layers.clone(),
-            upper: directory.join("upper"),
-            work: directory.join("work"),
-        },
+        rootfs: Rootfs::Sent,
         open_stdin: def.config.open_stdin,
         stdin_once: def.config.stdin_once,
         console_size: console_size(def),
@@ -345,7 +342,8 @@ fn prepare(engine: &Engine, def: &Definition, shared: SharedPids) -> Result<Spaw
     let path = directory.join("monitor.json");
     config.write(&path).map_err(|error| Error::system("write monitor configuration", error))?;
     let runtime = engine.runtime_executable()?;
-    Spawned::new(runtime.as_fd(), &path)
+    let root = engine.container_root(def, MountAttrFlags::empty())?;
+    Spawned::new(runtime.as_fd(), &path, root.as_fd())
 }
 
 fn build_spec(
@@ -354,12 +352,10 @@ fn build_spec(
     shared: SharedPids,
     names: Option<NameFiles>,
 ) -> Result<oci_spec::runtime::Spec> {
-    let upper = engine.config().container_dir(&def.id).join("upper");
-    let layers: Vec<PathBuf> = std::iter::once(upper).chain(def.layers.iter().cloned()).collect();
     let groups = def.host.group_add.clone().unwrap_or_default();
     let inputs = Inputs {
         def,
-        user: layered::user(&layers, &def.config.user, &groups)?,
+        user: layered::user(engine.layers(), &engine.container_trees(def)?, &def.config.user, &groups)?,
         security: Security::new(&def.host, engine.config())?,
         devices: HostDevices::gather(&def.host)?,
         cgroup: engine.cgroup_path(def),

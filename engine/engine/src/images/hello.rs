@@ -87,7 +87,8 @@ mod tests {
             assert!(messages.iter().all(std::result::Result::is_ok), "{messages:?}");
             let image = engine.image_for_run("hello", "").await.expect("known");
             assert_eq!(image.config.config.cmd.as_deref(), Some(&["/hello".to_owned()][..]));
-            let made = std::fs::read(image.layers[0].join("hello")).expect("the program in the layer");
+            let trees = engine.layers().trees(&image.layers).expect("layers");
+            let made = std::fs::read(trees.paths()[0].join("hello")).expect("the program in the layer");
             assert_eq!(made, [7; 3000]);
             ids.push(image.id);
         }

@@ -1,13 +1,12 @@
 //! Images made here: import of a root file system, commit of a container.
 
-use std::fs::File;
 use std::io::{self, BufWriter};
 use std::sync::Arc;
 
 use futures_util::stream;
 use hull_docker_api::{CommitResponse, ContainerConfig, JsonMessage, rfc3339_nano};
 use hull_images::{ImageError, ImageStore, Lease, Leased, NewLayer};
-use hull_layer::{LayerError, PackOptions, pack};
+use hull_layer::LayerError;
 use hull_model::{ContainerDefaults, History, ImageConfig, Platform};
 
 use super::record::Image;
@@ -112,9 +111,7 @@ impl Engine {
         tokio::task::spawn_blocking(move || {
             let id = source.id.clone();
             let lease = store.lease();
-            let upper =
-                File::open(&source.upper).map_err(|error| Error::system("open writable layer", error))?;
-            let layer = pack_into(&store, &upper, &source.mounts, &lease);
+            let layer = pack_into(&store, &source, &lease);
             drop(source);
             let base = base.as_ref().map(|base| &base.record.image);
             layer
@@ -126,23 +123,19 @@ impl Engine {
 }
 
 /// Packs a writable layer, compressed, straight into the store.
-fn pack_into(
-    store: &ImageStore,
-    upper: &File,
-    mounts: &[String],
-    lease: &Lease,
-) -> Result<NewLayer, ImageError> {
-    let mounts: Vec<&[u8]> = mounts.iter().map(|path| path.trim_matches('/').as_bytes()).collect();
+fn pack_into(store: &ImageStore, source: &CommitSource, lease: &Lease) -> Result<NewLayer, ImageError> {
+    let mounts: Vec<&[u8]> = source.mounts.iter().map(|path| path.trim_matches('/').as_bytes()).collect();
     let failed = |error| ImageError::Stored("layer", error);
     let (reader, writer) = io::pipe().map_err(failed)?;
     std::thread::scope(|scope| {
         let packer = scope.spawn(move || {
             let is_mount = |path: &[u8]| mounts.contains(&path);
-            let options = PackOptions { whiteouts: true, exclude: Some(&is_mount), ..PackOptions::default() };
             let gzip = flate2::write::GzEncoder::new(writer, flate2::Compression::fast());
-            let packed = pack(upper, BufWriter::with_capacity(256 << 10, gzip), &options);
-            let buffered =
-                packed.map_err(|source| ImageError::Layer { digest: "container".into(), source })?;
+            let mut buffered = BufWriter::with_capacity(256 << 10, gzip);
+            store
+                .layers()
+                .container_pack(&source.own, &source.layers, &mut buffered, Some(&is_mount))
+                .map_err(|source| ImageError::Layer { digest: "container".into(), source })?;
             let gzip = buffered.into_inner().map_err(|error| failed(error.into_error()))?;
             gzip.finish().map(drop).map_err(failed)
         });

@@ -58,7 +58,9 @@ impl Images {
     pub(crate) fn open(config: &Config, store: &hull_meta::Store) -> Result<Images> {
         let failed = |error: &(dyn std::error::Error + 'static)| Error::internal(crate::chain(error));
         let content = Store::open(config.data_root.join("content")).map_err(|error| failed(&error))?;
-        let layers = Layers::open(config.data_root.join("layers")).map_err(|error| failed(&error))?;
+        let options = hull_layer::Options { driver: config.storage_driver, ..hull_layer::Options::default() };
+        let layers = Layers::open_with(config.data_root.join("layers"), options);
+        let layers = layers.map_err(|error| failed(&error))?;
         let images = ImageStore::new(content, layers);
         let known = Known::load(store, &images)?;
         Ok(Images {
@@ -82,7 +84,7 @@ pub(crate) struct RunImage {
     pub(crate) id: String,
     /// The image's configuration document.
     pub(crate) config: Arc<ImageConfig>,
-    /// Unpacked layers (`…/diff`), topmost first: the lower directories of the container's overlay.
+    /// Places of the unpacked layers, topmost first.
     pub(crate) layers: Vec<PathBuf>,
     /// Bytes of all layers.
     pub(crate) size: u64,
@@ -101,9 +103,14 @@ impl Engine {
         Ok(RunImage {
             id: image.id().to_string(),
             config: Arc::clone(&image.config),
-            layers: image.chain().rev().map(|id| self.0.images.store.layers().diff_dir(id)).collect(),
+            layers: image.chain().rev().map(|id| self.layers().place(id)).collect(),
             size: image.record.image.size,
         })
+    }
+
+    /// The unpacked layers.
+    pub(crate) fn layers(&self) -> &Layers {
+        self.0.images.store.layers()
     }
 
     /// A container of this image is gone: an image that was removed while the container was there goes too.

@@ -197,10 +197,8 @@ impl Engine {
     }
 
     fn graph_driver(&self, image: &Image) -> GraphDriver {
-        let mut directories = image
-            .chain()
-            .rev()
-            .map(|layer| self.0.images.store.layers().diff_dir(layer).display().to_string());
+        let mut directories =
+            image.chain().rev().map(|layer| self.layers().place(layer).display().to_string());
         let mut data = BTreeMap::new();
         if let Some(upper) = directories.next() {
             data.insert("UpperDir".to_owned(), upper);
@@ -209,7 +207,7 @@ impl Engine {
                 data.insert("LowerDir".to_owned(), lower.join(":"));
             }
         }
-        GraphDriver { data: Some(data), name: "overlay2".to_owned() }
+        GraphDriver { data: Some(data), name: self.layers().driver().to_string() }
     }
 }
 

@@ -78,7 +78,8 @@ async fn an_imported_image_is_listed_inspected_and_ready_to_run() {
     assert_eq!(inspect.root_fs.layers.len(), 1);
     assert_eq!(inspect.config.expect("config").cmd.0, ["/hello"]);
     let run = engine.image_for_run("team/app:1", "").await.expect("run");
-    assert_eq!(std::fs::read_to_string(run.layers[0].join("etc/motd")).expect("read"), "hi");
+    let trees = engine.layers().trees(&run.layers).expect("layers");
+    assert_eq!(std::fs::read_to_string(trees.paths()[0].join("etc/motd")).expect("read"), "hi");
     let history = engine.image_history(&id[7..19], None).await.expect("history");
     assert_eq!((history.len(), history[0].size, history[0].id.as_str()), (1, 11, id.as_str()));
     drop(engine);

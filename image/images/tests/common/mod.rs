@@ -349,7 +349,8 @@ impl Place {
     /// The text of a file of an image, as its topmost layer that has it says.
     pub fn file(&self, image: &Image, name: &str) -> Option<String> {
         let snapshot = self.store.snapshot(image).unwrap();
-        snapshot.lower.iter().find_map(|dir| std::fs::read_to_string(dir.join(name)).ok())
+        let trees = self.store.layers().trees(&snapshot.lower).unwrap();
+        trees.paths().iter().find_map(|dir| std::fs::read_to_string(dir.join(name)).ok())
     }
 
     /// Number of blobs and layers, and of things half done.

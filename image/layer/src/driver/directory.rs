@@ -5,7 +5,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{BufRead, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use hull_content::Hasher;
 use hull_model::Algorithm;
@@ -53,6 +53,10 @@ impl Driver for Directory {
 
     fn root(&self, own: &Path, layers: &Trees, access: MountAttrFlags) -> Result<OwnedFd, LayerError> {
         stack::root(Some(own), layers, access)
+    }
+
+    fn visible(&self, own: &Path, layers: &[PathBuf]) -> Vec<PathBuf> {
+        std::iter::once(own.join(stack::UPPER)).chain(layers.iter().cloned()).collect()
     }
 
     fn changes(&self, own: &Path, layers: &Trees) -> Result<Vec<Change>, LayerError> {

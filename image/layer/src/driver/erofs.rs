@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hull_erofs::{Builder, Data, Error, Meta, Special, Sum};
@@ -54,6 +54,10 @@ impl Driver for Erofs {
 
     fn root(&self, own: &Path, layers: &Trees, access: MountAttrFlags) -> Result<OwnedFd, LayerError> {
         Directory.root(own, layers, access)
+    }
+
+    fn visible(&self, own: &Path, layers: &[PathBuf]) -> Vec<PathBuf> {
+        Directory.visible(own, layers)
     }
 
     fn changes(&self, own: &Path, layers: &Trees) -> Result<Vec<Change>, LayerError> {

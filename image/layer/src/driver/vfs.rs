@@ -5,7 +5,7 @@ use std::fs::DirBuilder;
 use std::io::{BufRead, BufWriter, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::mount::MountAttrFlags;
 
@@ -52,6 +52,10 @@ impl Driver for Vfs {
         let mount = hull_mount::bind(&own.join(ROOT), false)?;
         hull_mount::set_attributes(&mount, false, access, MountAttrFlags::empty())?;
         Ok(mount)
+    }
+
+    fn visible(&self, own: &Path, _layers: &[PathBuf]) -> Vec<PathBuf> {
+        vec![own.join(ROOT)]
     }
 
     fn changes(&self, own: &Path, layers: &Trees) -> Result<Vec<Change>, LayerError> {
@@ -104,6 +108,6 @@ fn copy(layer: impl AsFd + Send, target: impl AsFd) -> Result<(), LayerError> {
         let applied = extract(target, std::io::BufReader::with_capacity(256 << 10, reader), &options);
         let packed = packer.join().map_err(|_| LayerError::Thread)?;
         // When applying failed, the packer only saw its pipe close.
-        applied.and_then(|_| packed)
+        applied.and(packed)
     })
 }
