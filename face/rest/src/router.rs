@@ -13,6 +13,8 @@ pub(crate) enum Route {
     Info,
     Events,
     DiskUsage,
+    /// Hull's own: whether the store is as it was made.
+    SystemCheck,
     Auth,
 
     ContainerList,
@@ -168,6 +170,7 @@ fn system(method: &Method, segments: &[&str]) -> Option<Route> {
         (&Method::GET, ["events"]) => Route::Events,
         (&Method::GET, ["system", "df"]) => Route::DiskUsage,
         (&Method::GET, ["artifacts", "json"]) => Route::ArtifactList,
+        (&Method::POST, ["system", "check"]) => Route::SystemCheck,
         (&Method::POST, ["auth"]) => Route::Auth,
         (&Method::POST, ["commit"]) => Route::Commit,
         (&Method::POST, ["build"]) => Route::Absent("building images"),

@@ -9,6 +9,7 @@
 mod archive;
 mod artifact;
 mod build;
+mod check;
 mod collect;
 mod contents;
 mod error;
@@ -24,6 +25,7 @@ mod store;
 pub use archive::{ArchiveError, LoadEvent};
 pub use artifact::Artifact;
 pub use build::NewLayer;
+pub use check::{Fault, Finding, Part, Report};
 pub use collect::{Freed, IsNeeded};
 pub use contents::{Effect, LayerContents, LayerFile};
 pub use error::ImageError;

@@ -182,6 +182,24 @@ go_struct! {
         builder_size: i64 = "BuilderSize" omitempty,
     }
 
+    /// `POST /system/check`, which is Hull's own: whether the store of images is as it was made.
+    pub struct SystemCheck {
+        blobs: u64 = "Blobs",
+        layers: u64 = "Layers",
+        bytes: u64 = "Bytes",
+        findings: Vec<SystemCheckFinding> = "Findings",
+    }
+
+    /// Something in the store that is not as it should be.
+    pub struct SystemCheckFinding {
+        kind: String = "Kind",
+        digest: String = "Digest",
+        fault: String = "Fault",
+        images: Vec<String> = "Images",
+        repaired: bool = "Repaired",
+        error: String = "Error" omitempty,
+    }
+
     /// A record of the build cache.
     pub struct BuildCacheRecord {
         id: String = "ID",

@@ -26,6 +26,7 @@ mod actions;
 mod archive;
 mod artifacts;
 mod changes;
+mod check;
 mod hello;
 mod layers;
 mod make;

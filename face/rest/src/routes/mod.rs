@@ -69,6 +69,7 @@ async fn perform(engine: &Engine, route: Route, call: Call) -> Answer {
         Route::Info => system::info(engine).await,
         Route::Events => system::events(engine, call),
         Route::DiskUsage => system::disk_usage(engine, call).await,
+        Route::SystemCheck => system::check(engine, call).await,
         Route::Auth => system::auth(engine, call).await,
 
         Route::ContainerList => containers::list(engine, call).await,

@@ -49,6 +49,10 @@ pub(crate) async fn disk_usage(engine: &Engine, call: Call) -> Answer {
     json(&usage)
 }
 
+pub(crate) async fn check(engine: &Engine, call: Call) -> Answer {
+    json(&engine.store_check(call.query.flag("repair")).await?)
+}
+
 pub(crate) async fn auth(engine: &Engine, mut call: Call) -> Answer {
     let credentials: AuthConfig = call.json().await?;
     json(&engine.registry_login(credentials).await?)

@@ -1,5 +1,6 @@
 //! Commands about the engine as a whole.
 
+pub(crate) mod check;
 pub(crate) mod df;
 pub(crate) mod df_verbose;
 pub(crate) mod events;
@@ -11,5 +12,5 @@ use crate::command::Group;
 /// `hull system`.
 pub(crate) static GROUP: Group = Group {
     about: "Manage the engine",
-    commands: &[&df::COMMAND, &events::COMMAND, &info::COMMAND, &prune::COMMAND],
+    commands: &[&check::COMMAND, &df::COMMAND, &events::COMMAND, &info::COMMAND, &prune::COMMAND],
 };
