@@ -2,13 +2,31 @@
 
 use crate::{Result, check};
 use std::cell::RefCell;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 /// Marks every descriptor from `first` on close-on-exec (`close_range(2)`, `CLOSE_RANGE_CLOEXEC`).
 pub fn cloexec_from(first: u32) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
     // SAFETY: only a flag of descriptors changes, no descriptor is closed under an owner.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Closes, in a child made by [`crate::clone3`] that never returns to its caller's code, every descriptor from `first` on
+/// but those of `keep`: what the parent or the parent's caller has open is none of its business.
+pub fn close_all_but(first: u32, keep: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|fd| *fd >= first).collect();
+    kept.sort_unstable();
+    let mut from = first;
+    for last in kept.into_iter().map(Some).chain([None]) {
+        let to = last.map_or(u32::MAX, |last| last.saturating_sub(1));
+        if from <= to && last != Some(from) {
+            // SAFETY: plain integers. Values of the parent's that own what is closed are never dropped in such a child, which
+            // only executes or exits.
+            check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) })?;
+        }
+        from = last.map_or(from, |last| last + 1);
+    }
+    Ok(())
 }
 
 /// Makes `number` a copy of `fd`, without close-on-exec; what `number` was is closed (`dup2(2)`).

@@ -59,9 +59,28 @@ pub(crate) struct Init<'a> {
 impl Init<'_> {
     /// Does everything; a failure is reported to whoever listens, and ends the process.
     pub(crate) fn run(self) -> ! {
-        let Err(error) = self.prepare();
+        let Err(error) = self.close_inherited().and_then(|()| self.prepare());
         sync::send_failure(&self.sync, &error);
         hull_sys::process::exit_now(1)
+    }
+
+    /// What waits to be started may wait for long, and others may look at it: it has nothing open but what is its own. One that
+    /// is not to wait has all that closed by its execve.
+    fn close_inherited(&self) -> Result<(), Error> {
+        if self.start_socket.is_none() {
+            return Ok(());
+        }
+        let mut keep = vec![self.sync.as_fd()];
+        keep.extend(self.start_socket.iter().chain(&self.root).map(AsFd::as_fd));
+        keep.extend(self.sources.iter().flatten().map(|source| source.mount.as_fd()));
+        keep.extend(self.join.iter().map(|(_, namespace)| namespace.as_fd()));
+        if let Rootfs::Mount(mount) = self.rootfs {
+            keep.push(mount.as_fd());
+        }
+        if let Streams::Fds(streams) = &self.streams {
+            keep.extend(streams.iter().map(AsFd::as_fd));
+        }
+        hull_sys::fd::close_all_but(3 + self.preserve_fds, &keep).step(|| "close what was inherited".into())
     }
 
     fn prepare(&self) -> Result<Infallible, Error> {

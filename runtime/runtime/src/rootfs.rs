@@ -311,10 +311,26 @@ impl<'a> RootFs<'a> {
         Ok(attach(clone_of(&open, false)?, target)?)
     }
 
-    /// Mounts the terminal on `/dev/console`.
+    /// Mounts the terminal on `/dev/console`, which must not be a link of the image to what it wants covered
+    /// (CVE-2025-52565).
     pub(crate) fn console(&self, slave: &OwnedFd) -> Result<(), Error> {
-        let target = self.root.create_file("dev/console", Mode::from_raw_mode(0o666))?;
-        Ok(attach(clone_of(slave, false)?, target)?)
+        let (parent, name) = self.root.parent_of(Path::new("dev/console"))?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o666)) {
+            Ok(_) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error).step(|| "make /dev/console".into()),
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target =
+            rustix::fs::openat(&parent, name, flags, Mode::empty()).step(|| "open /dev/console".into())?;
+        let stat = rustix::fs::fstat(&target).step(|| "stat /dev/console".into())?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile | FileType::CharacterDevice => Ok(attach(clone_of(slave, false)?, target)?),
+            kind => {
+                let message = format!("/dev/console is no file to mount the terminal on, but a {kind:?}");
+                Err(Error::Inside { kind: ErrorKind::Other, message })
+            }
+        }
     }
 
     /// Hides paths: files behind the null device, directories behind an empty read-only tmpfs. Missing ones are fine.

@@ -81,8 +81,25 @@ suite!(hull:
     limits::too_much_memory_is_killed
     hooks::run_in_order_with_the_state
     hooks::a_failing_hook_fails_the_container
+    escapes::the_runtime_s_program_cannot_be_written
+    escapes::nothing_is_mounted_over_proc
+    escapes::proc_and_sys_are_no_links
+    escapes::masks_do_not_follow_a_link_of_proc
+    escapes::no_mount_lands_outside_in_a_race
+    escapes::no_file_is_made_outside_in_a_race
+    escapes::exec_makes_nothing_inheritable
+    escapes::the_machine_s_cgroups_are_read_only
+    escapes::the_working_directory_is_inside
+    escapes::masks_are_the_null_device
+    escapes::the_console_covers_nothing_else
+    escapes::writes_to_proc_reach_the_kernel
+    escapes::a_link_as_dev_stays_inside
+    escapes::links_in_dev_stay_inside
+    escapes::exec_as_user_one_is_user_one
+    escapes::the_caller_s_descriptors_are_closed_before_start
 );
 
+// The escapes are asked of Hull alone: the others are as old as the distribution has them.
 // runc runs poststart hooks in create, before the process is started, so the order of hooks is not asked of it.
 suite!(runc:
     lifecycle::stdout_and_exit_code_are_the_process_s

@@ -67,7 +67,26 @@ impl Runtime {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.host.command(&self.program);
+        self.command_of(&self.program, arguments)
+    }
+
+    /// The words of a command line, for a shell on the host.
+    pub(crate) fn words(&self, arguments: &[&str]) -> Vec<String> {
+        let state = self.host.folder().join("state");
+        let own = [self.program.display().to_string(), "--root".to_owned(), state.display().to_string()];
+        own.into_iter().chain(arguments.iter().map(|word| (*word).to_owned())).collect()
+    }
+
+    /// A copy of the program, which a case may come to harm.
+    pub(crate) fn copy_of_program(&self) -> Result<PathBuf> {
+        let copy = self.host.folder().join("runtime-copy");
+        fs::copy(&self.program, &copy).context("copy the program")?;
+        Ok(copy)
+    }
+
+    /// [`Self::command`] with another file as the program.
+    pub(crate) fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = self.host.command(program);
         if let Some(libraries) = &self.libraries {
             command.env("LD_LIBRARY_PATH", libraries);
         }

@@ -1,5 +1,6 @@
 //! The cases, by what they look at.
 
+pub(crate) mod escapes;
 pub(crate) mod hooks;
 pub(crate) mod isolation;
 pub(crate) mod lifecycle;
