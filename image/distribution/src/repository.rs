@@ -509,7 +509,7 @@ impl Repository {
             if !is_last && (skipped || (!all_down && endpoint.down.load(Ordering::Relaxed))) {
                 continue;
             }
-            match self.ask(endpoint, ask).await {
+            match Box::pin(self.ask(endpoint, ask)).await {
                 Ok(answer) if endpoint.mirror && !answer.1.status().is_success() => {
                     last = Some(Ok(answer));
                 }

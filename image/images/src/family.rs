@@ -77,10 +77,10 @@ impl ImageStore {
         progress(PullEvent::Resolved(fetched.descriptor.digest.clone()));
         let top = fetched.descriptor.clone();
         let mut found = Found::default();
-        self.follow(repository, request, fetched, 0, &mut found, progress, &lease).await?;
+        Box::pin(self.follow(repository, request, fetched, 0, &mut found, progress, &lease)).await?;
         for image in &mut found.images {
             self.hold(&lease, image);
-            self.fetch_layers(repository, image, request.concurrency.max(1), progress).await?;
+            Box::pin(self.fetch_layers(repository, image, request.concurrency.max(1), progress)).await?;
             image.size = self.size(image)?;
         }
         self.flush().await?;
@@ -135,7 +135,8 @@ impl ImageStore {
                 found.images.push(self.fetch_documents(repository, &fetched, lease).await?);
             }
             ManifestOrIndex::Manifest(manifest) => {
-                let artifact = self.fetch_artifact(repository, &fetched, &manifest, progress, lease).await?;
+                let artifact = self.fetch_artifact(repository, &fetched, &manifest, progress, lease);
+                let artifact = Box::pin(artifact).await?;
                 found.artifacts.push(artifact);
             }
         }

@@ -106,7 +106,8 @@ impl ImageStore {
         let lease = self.lease();
         family.digests().chain([&index.digest]).for_each(|digest| lease.hold(digest));
         for image in std::iter::once(image).chain(&family.images) {
-            self.push(target, &reference.with_digest(image.manifest.digest.clone()), image).await?;
+            let by_digest = reference.with_digest(image.manifest.digest.clone());
+            Box::pin(self.push(target, &by_digest, image)).await?;
         }
         for artifact in &family.artifacts {
             let by_digest = reference.with_digest(artifact.manifest.digest.clone());

@@ -96,10 +96,9 @@ impl Engine {
     /// [`crate::Kind::NotFound`] with docker's text `No such image: busybox:latest`. Touches no disk.
     #[allow(dead_code)]
     pub(crate) async fn image_for_run(&self, name: &str, platform: &str) -> Result<RunImage> {
-        let image = match self.0.images.known().find_for_run(name) {
-            Err(error) => return Err(self.not_an_image(name).unwrap_or(error)),
-            Ok(image) => image,
-        };
+        // Found before it is looked at: the lock must be given back before another kind of thing is looked for.
+        let found = self.0.images.known().find_for_run(name);
+        let image = found.map_err(|error| self.not_an_image(name).unwrap_or(error))?;
         let image = record::select_platform(&image, name, platform)?;
         Ok(RunImage {
             id: image.id().to_string(),

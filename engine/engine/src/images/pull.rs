@@ -105,10 +105,13 @@ impl Engine {
         board: &Board,
     ) -> Result<()> {
         let progress = teller(board, &reference);
-        let pulled = match self.pull_image(client, &reference, what, credentials.clone(), &progress).await {
+        // Boxed, as all that is large and rarely awaited: engine threads have small stacks.
+        let pulled = Box::pin(self.pull_image(client, &reference, what, credentials.clone(), &progress));
+        let pulled = match pulled.await {
             // Not to be run, but to be kept.
             Err(ImageError::NotAnImage(_)) => {
-                return self.pull_artifact(client, &reference, credentials, board, &progress).await;
+                let pulled = self.pull_artifact(client, &reference, credentials, board, &progress);
+                return Box::pin(pulled).await;
             }
             pulled => pulled.map_err(image_error)?,
         };
@@ -124,7 +127,8 @@ impl Engine {
         self.image_event("pull", image.id(), &reference.familiar());
         if what.referrers {
             let subjects = Self::subjects(&image);
-            self.pull_referrers(client, &reference, &subjects, credentials, board, &progress).await?;
+            let pulled = self.pull_referrers(client, &reference, &subjects, credentials, board, &progress);
+            Box::pin(pulled).await?;
         }
         board.tell(JsonMessage::status("", format!("Digest: {digest}")));
         let outcome = if up_to_date { "Image is up to date for" } else { "Downloaded newer image for" };
@@ -151,9 +155,9 @@ impl Engine {
         let request = StorePull { reference: reference.clone(), platform, concurrency };
         let store = &self.0.images.store;
         if matches!(what.platforms, Platforms::All) {
-            return store.pull_all(&repository, &request, progress).await;
+            return Box::pin(store.pull_all(&repository, &request, progress)).await;
         }
-        let Leased { value: image, lease } = store.pull(&repository, &request, progress).await?;
+        let Leased { value: image, lease } = Box::pin(store.pull(&repository, &request, progress)).await?;
         Ok(Leased { value: WithFamily { image, family: Family::default() }, lease })
     }
 }

@@ -42,7 +42,9 @@ impl Engine {
             let repository = reference.repository();
             board.tell(JsonMessage::status("", format!("The push refers to repository [{repository}]")));
             for name in names {
-                engine.push_one(&client, &name, (&platform, referrers), credentials.clone(), &board).await?;
+                let pushed =
+                    engine.push_one(&client, &name, (&platform, referrers), credentials.clone(), &board);
+                Box::pin(pushed).await?;
             }
             Ok(())
         });
@@ -110,7 +112,8 @@ impl Engine {
         let Ok(image) = self.image_find(&name.to_string()) else {
             let missing = || Error::not_found(format!("tag does not exist: {}", name.familiar()));
             let (_, artifact) = self.artifact_find(&name.to_string()).ok_or_else(missing)?;
-            let pushed = store.push_artifact(&target, name, &artifact).await.map_err(image_error)?;
+            let pushed =
+                Box::pin(store.push_artifact(&target, name, &artifact)).await.map_err(image_error)?;
             tell_pushed(board, name, &pushed);
             return Ok(());
         };
@@ -124,12 +127,14 @@ impl Engine {
         };
         let own = &chosen.record.image;
         let pushed = match &own.index {
-            Some(index) if whole => store.push_index(&target, name, index, own, &image.record.family).await,
-            _ => store.push(&target, name, own).await,
+            Some(index) if whole => {
+                Box::pin(store.push_index(&target, name, index, own, &image.record.family)).await
+            }
+            _ => Box::pin(store.push(&target, name, own)).await,
         };
         let pushed = pushed.map_err(image_error)?;
         if referrers {
-            self.push_referrers(&target, name, &image).await?;
+            Box::pin(self.push_referrers(&target, name, &image)).await?;
         }
         self.reference_set(&name.with_digest(pushed.digest.clone()), &image).await?;
         self.image_event("push", image.id(), &name.familiar());

@@ -211,3 +211,10 @@ async fn what_interrupted_actions_left_is_swept() {
     engine.images_settle().await.expect("settle");
     assert_eq!(blobs_and_layers(&dir), before);
 }
+
+#[tokio::test]
+async fn an_image_that_is_not_there_is_told_of() {
+    let (_dir, engine) = engine().await;
+    let error = engine.image_for_run("nothing/here", "").await.expect_err("nothing");
+    assert_eq!((error.kind(), error.message()), (Kind::NotFound, "No such image: nothing/here:latest"));
+}

@@ -79,6 +79,7 @@ async fn member(
     let by_digest = list.with_digest(entry.digest.clone());
     let document = fetch(invocation, client, &by_digest).await?;
     let mut stored = Stored::new(&by_digest, document)?;
+    stored.reference = format!("{list}@{}", entry.digest);
     if let Some(platform) = &entry.platform {
         stored.descriptor.platform = Some(serde_json::from_value(serde_json::to_value(platform)?)?);
     }
