@@ -44,6 +44,8 @@ enum Task {
     Install(install::Options),
     /// Measure Hull beside docker, podman and bare crun
     Bench(bench::Options),
+    /// Measure the registry beside docker's
+    BenchRegistry(bench::registry::Options),
     /// What `bench` runs in its room
     #[command(hide = true)]
     BenchInside(bench::Options),
@@ -73,6 +75,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Vm(options) => vm::run_task(&project, &options),
         Task::Fuzz(options) => fuzz::run(&project, &options),
         Task::Install(options) => install::run(&project, &options),
+        Task::BenchRegistry(options) => bench::registry::run(&project, &options),
         Task::Bench(options) | Task::BenchInside(options) => bench::run(&project, &options),
     }
 }

@@ -79,6 +79,19 @@ impl Route {
 }
 
 impl Route {
+    /// The repository, if the path names one.
+    pub fn repository(&self) -> Option<&Name> {
+        match self {
+            Self::Root | Self::Base | Self::Catalog | Self::Metrics | Self::Token => None,
+            Self::Tags(name)
+            | Self::Manifest(name, _)
+            | Self::Blob(name, _)
+            | Self::Uploads(name)
+            | Self::Upload(name, _)
+            | Self::Referrers(name, _) => Some(name),
+        }
+    }
+
     /// With the name that the repository has here, if the client asks by the upstream's host.
     fn localized(self, service: &Service, head: &Head) -> Self {
         let Some(host) = head.parameter("ns") else { return self };
