@@ -134,6 +134,43 @@ fn hulls_own() {
     assert_eq!(registry.get("/v2/own/image/tags/list").text(), r#"{"name":"own/image","tags":["t"]}"#);
 }
 
+#[test]
+fn hulls_own_with_tls() {
+    let place = tempfile::tempdir().unwrap();
+    let (certificate, key) = (place.path().join("certificate"), place.path().join("key"));
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-subj",
+            "/CN=test",
+        ])
+        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-keyout"])
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        return skip("tls", "there is no openssl to make a certificate");
+    }
+    let flags = ["--tls-certificate", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+    let registry = Registry::start(&place.path().join("root"), &flags);
+    let layer = bytes(6, 3_000_000);
+    let file = place.path().join("layer");
+    std::fs::write(&file, &layer).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(push_and_pull(&registry.address.to_string(), &file, &layer));
+    assert!(
+        !registry.raw(b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n").starts_with("HTTP/1.1 200"),
+        "it is not plain"
+    );
+}
+
 async fn push_and_pull(address: &str, file: &Path, layer: &[u8]) {
     let reference: Reference = format!("{address}/own/image:t").parse().unwrap();
     let repository = Client::new(Config::default()).repository(&reference, Access::Push, None);

@@ -91,7 +91,13 @@ async fn answer(mut client: UnixStream, service: Arc<Service>) -> io::Result<()>
 /// Does what was asked; the text is for a person.
 pub async fn run(service: &Arc<Service>, command: Command) -> crate::store::Result<String> {
     match command {
-        Command::Collect { dry_run: false } => Ok(collected(&service.collect().await?, "removed")),
+        Command::Collect { dry_run: false } => {
+            // Lists and removes files: on a thread that may wait for the disk.
+            let (service, runtime) = (service.clone(), tokio::runtime::Handle::current());
+            let collect = tokio::task::spawn_blocking(move || runtime.block_on(service.collect()));
+            let done = collect.await.unwrap_or(Err(crate::store::StoreError::Closed))?;
+            Ok(collected(&done, "removed"))
+        }
         Command::Collect { dry_run: true } => {
             Ok(collected(&service.store.would_collect(&service.rules).await?, "would remove"))
         }

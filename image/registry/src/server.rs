@@ -19,6 +19,8 @@ use crate::store::{Store, StoreError};
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long an upload that nobody writes to holds memory and an open file.
+const UPLOAD_IDLE: Duration = Duration::from_secs(120);
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -110,6 +112,7 @@ impl Server {
             tasks.spawn(accept.run(listener));
         }
         tasks.spawn(control::serve(self.control, self.service.clone()));
+        tasks.spawn(rest_uploads(self.service.clone()));
         tasks.spawn(collect_now_and_then(self.service.clone(), self.interval));
         // The sender's end is an end, too.
         let _ = stop.wait_for(|stop| *stop).await;
@@ -202,6 +205,14 @@ async fn secured(
             service.metrics().handshakes_failed.fetch_add(1, Ordering::Relaxed);
             None
         }
+    }
+}
+
+async fn rest_uploads(service: Arc<Service>) {
+    loop {
+        tokio::time::sleep(UPLOAD_IDLE / 2).await;
+        let uploads = service.uploads.clone();
+        let _ = tokio::task::spawn_blocking(move || uploads.rest(UPLOAD_IDLE)).await;
     }
 }
 

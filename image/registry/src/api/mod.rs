@@ -147,9 +147,8 @@ pub(crate) async fn answer(
         Route::Catalog if get => lists::catalog(service, request),
         Route::Metrics if get && service.policy.metrics => service.metrics_page(),
         Route::Metrics if get => Err(ApiError::new(Code::NotFound, "there is no such page")),
-        Route::Token if matches!(method, Method::Get | Method::Post) => {
-            token::issue(service, request, body).await
-        }
+        // Clients that would rather post a form ask again with GET when that is refused.
+        Route::Token if method == Method::Get => token::issue(service, request),
         Route::Tags(name) if get => lists::tags(service, request, &name),
         Route::Referrers(name, digest) if get => lists::referrers(service, request, &name, &digest),
         Route::Manifest(name, reference) => match method {

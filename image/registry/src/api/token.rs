@@ -2,16 +2,12 @@
 
 use crate::auth::{Action, Caller, Grant, scopes};
 use crate::error::{ApiError, ApiResult, Code};
-use crate::http::{Body, Response};
+use crate::http::Response;
 use crate::name::Name;
 use crate::service::{Request, Service};
 
 /// `GET` of a token.
-pub(super) async fn issue(
-    service: &Service,
-    request: &Request<'_>,
-    _body: &mut Body<'_>,
-) -> ApiResult<Response> {
+pub(super) fn issue(service: &Service, request: &Request<'_>) -> ApiResult<Response> {
     let Some(issuer) = &service.auth.issuer else {
         return Err(ApiError::new(Code::NotFound, "there is no such page"));
     };

@@ -150,7 +150,11 @@ async fn finish_with(
     let mut session = take(service, head, name, id).await?;
     session.expect(digest.algorithm());
     receive(service, head, body, name, &mut session).await?;
-    if let Err(error) = tokio::task::block_in_place(|| session.seal(digest)) {
+    let sealed = match session.is_small() {
+        true => session.seal(digest),
+        false => tokio::task::block_in_place(|| session.seal(digest)),
+    };
+    if let Err(error) = sealed {
         service.uploads.cancel(&mut session);
         return Err(error.into());
     }

@@ -310,3 +310,20 @@ async fn uploads_that_are_given_up_go() {
     assert_eq!(none.expire().unwrap(), 1);
     assert_eq!(registry.files(), 0);
 }
+
+#[tokio::test]
+async fn uploads_that_rest_hold_nothing_and_go_on() {
+    let registry = Registry::new().await;
+    let repository = name("a");
+    let id = registry.uploads.begin(&repository).unwrap();
+    registry.uploads.find(&repository, &id).unwrap().unwrap().lock().await.append(b"few").unwrap();
+    registry.uploads.rest(Duration::from_secs(60));
+    assert_eq!((registry.uploads.open(), registry.files()), (1, 0));
+    registry.uploads.rest(Duration::ZERO);
+    assert_eq!((registry.uploads.open(), registry.files()), (0, 1));
+    let session = registry.uploads.find(&repository, &id).unwrap().unwrap();
+    let mut session = session.lock().await;
+    assert_eq!(session.offset(), 3);
+    session.append(b" bytes").unwrap();
+    session.seal(&hull_content::sha256(b"few bytes")).unwrap();
+}

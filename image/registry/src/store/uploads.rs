@@ -9,7 +9,7 @@ use std::fmt;
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hull_content::Hasher;
 use hull_model::{Algorithm, Digest};
@@ -98,6 +98,7 @@ pub struct Session {
     small: Vec<u8>,
     staged: Option<Box<dyn Staged>>,
     memory: Arc<AtomicUsize>,
+    used: Instant,
     ended: bool,
 }
 
@@ -163,6 +164,7 @@ impl Uploads {
             small: Vec::new(),
             staged,
             memory: self.memory.clone(),
+            used: Instant::now(),
             ended: false,
         };
         let session = Arc::new(tokio::sync::Mutex::new(session));
@@ -198,6 +200,17 @@ impl Uploads {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).open.len()
     }
 
+    /// Lets go of what uploads hold that nobody wrote to for a while: their bytes stay in the storage, and whoever goes
+    /// on finds them there. Blocks on the disk.
+    pub fn rest(&self, idle: Duration) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.open.retain(|_, session| {
+            let Ok(mut session) = session.try_lock() else { return true };
+            // What cannot be written now is tried again.
+            session.used.elapsed() < idle || (session.offset() > 0 && session.spill().is_err())
+        });
+    }
+
     /// Gives up uploads begun too long ago; returns how many had bytes.
     pub fn expire(&self) -> Result<usize> {
         let old = |id: &UploadId| now() - id.begun() > self.expire.as_secs() as i64;
@@ -225,6 +238,11 @@ impl Session {
         self.staged.as_ref().map_or(self.small.len() as u64, |staged| staged.len())
     }
 
+    /// Whether its bytes are in memory.
+    pub fn is_small(&self) -> bool {
+        self.staged.is_none()
+    }
+
     /// Whether somebody finished or cancelled it meanwhile.
     pub fn ended(&self) -> bool {
         self.ended
@@ -244,6 +262,7 @@ impl Session {
 
     /// Adds bytes. Blocks on the disk.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.used = Instant::now();
         let fits = self.small.len() + bytes.len() <= INLINE_MAX
             && self.memory.load(Ordering::Relaxed) + bytes.len() <= MEMORY_MAX;
         if self.staged.is_none() && fits {
