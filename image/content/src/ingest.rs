@@ -9,6 +9,9 @@ use rustix::fs::FlockOperation;
 use crate::store::Store;
 use crate::{ContentError, Hasher};
 
+/// What the disk is asked to write at once, while more arrives.
+const WRITE_BACK: u64 = 8 << 20;
+
 /// A blob being written. Dropped without [`Ingest::commit`], a resumable one stays for the next attempt and an
 /// unnamed one is removed.
 pub struct Ingest {
@@ -114,6 +117,10 @@ impl Ingest {
         }
         self.file.write_all(bytes).map_err(ContentError::io("write", &self.path))?;
         self.hasher.update(bytes);
+        if total / WRITE_BACK > self.written / WRITE_BACK {
+            // The flush at the end finds most of it on the disk.
+            hull_sys::fd::start_writeback(&self.file, total.saturating_sub(WRITE_BACK), WRITE_BACK);
+        }
         self.written = total;
         Ok(())
     }

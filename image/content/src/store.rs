@@ -194,6 +194,25 @@ impl Store {
         Ok(freed)
     }
 
+    /// Brings these blobs to the disk, and that they are there.
+    ///
+    /// # Errors
+    /// When one is not there or the disk refuses.
+    pub fn sync_blobs<'a>(&self, digests: impl Iterator<Item = &'a Digest>) -> Result<(), ContentError> {
+        let mut directories = std::collections::BTreeSet::new();
+        for digest in digests {
+            let file = self.open_blob(digest)?;
+            let path = self.path(digest);
+            file.sync_data().map_err(ContentError::io("sync", &path))?;
+            directories.extend(path.parent().map(Path::to_path_buf));
+        }
+        for path in directories {
+            let directory = File::open(&path).map_err(ContentError::io("open", &path))?;
+            directory.sync_all().map_err(ContentError::io("sync", &path))?;
+        }
+        Ok(())
+    }
+
     /// Brings everything written so far on this file system to the disk (syncfs(2)): one flush for all blobs and
     /// layers of an image, to be called before the image is recorded.
     pub fn sync(&self) -> Result<(), ContentError> {

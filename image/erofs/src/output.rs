@@ -10,6 +10,8 @@ use crate::sum::Sum;
 
 /// What is written at once.
 const FLUSH: usize = 1 << 20;
+/// What the disk is asked to write at once, while more arrives.
+const WRITE_BACK: u64 = 8 << 20;
 /// Blocks of inodes open at the same time: enough that little of each stays empty.
 const RUN: usize = 16;
 
@@ -21,6 +23,8 @@ pub(crate) struct Output {
     start: u64,
     run: Option<Run>,
     sum: Sum,
+    /// Up to here the disk was asked to begin.
+    written_back: u64,
 }
 
 /// Blocks reserved for small records.
@@ -34,7 +38,14 @@ struct Run {
 impl Output {
     /// Block 0 is left for the end.
     pub(crate) fn new(file: File) -> Self {
-        Self { file, buffer: Vec::with_capacity(FLUSH + BLOCK), start: 1, run: None, sum: Sum::default() }
+        Self {
+            file,
+            buffer: Vec::with_capacity(FLUSH + BLOCK),
+            start: 1,
+            run: None,
+            sum: Sum::default(),
+            written_back: 0,
+        }
     }
 
     /// The block that comes next. Only between files, when no block is half full.
@@ -76,6 +87,11 @@ impl Output {
         write(&self.file, &mut self.sum, self.start, &self.buffer)?;
         self.start += (self.buffer.len() / BLOCK) as u64;
         self.buffer.clear();
+        let length = (self.start - self.written_back) * BLOCK as u64;
+        if length >= WRITE_BACK {
+            hull_sys::fd::start_writeback(&self.file, self.written_back * BLOCK as u64, length);
+            self.written_back = self.start;
+        }
         Ok(())
     }
 

@@ -67,7 +67,7 @@ impl ImageStore {
         let mut image = self.store_documents(&config, blobs, &lease)?;
         self.hold(&lease, &image);
         image.size = self.size(&image)?;
-        self.content().sync()?;
+        self.sync(&image)?;
         Ok(Leased { value: image, lease })
     }
 

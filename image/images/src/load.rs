@@ -41,7 +41,7 @@ impl ImageStore {
         // What became part of an image is held by its own lease as well and stays.
         self.undo(&intake.added, &intake.chains);
         let (value, lease) = result?;
-        self.content().sync()?;
+        value.iter().try_for_each(|loaded| self.sync(&loaded.image))?;
         Ok(Leased { value, lease })
     }
 

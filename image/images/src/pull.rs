@@ -81,7 +81,8 @@ impl ImageStore {
         self.hold(&lease, &image);
         self.fetch_layers(repository, &image, request.concurrency.max(1), progress).await?;
         image.size = self.size(&image)?;
-        self.flush().await?;
+        let (store, made) = (self.clone(), image.clone());
+        blocking("flushing", move || store.sync(&made)).await?;
         Ok(Leased { value: image, lease })
     }
 

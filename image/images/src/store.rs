@@ -140,6 +140,19 @@ impl ImageStore {
         family.digests().chain(family.chains()).for_each(|digest| lease.hold(digest));
     }
 
+    /// Brings an image to the disk, so that it may be recorded: file by file where it is a few large files, and else all
+    /// that the file system has not written yet.
+    ///
+    /// # Errors
+    /// When something of it is not there or the disk refuses.
+    pub fn sync(&self, image: &Image) -> Result<(), ImageError> {
+        let synced = self.layers.sync(&image.chain_ids()).map_err(ImageError::layer(&image.id))?;
+        match synced {
+            true => Ok(self.content.sync_blobs(image.blobs())?),
+            false => Ok(self.content.sync()?),
+        }
+    }
+
     /// Protects everything of an image.
     pub fn hold(&self, lease: &Lease, image: &Image) {
         image.blobs().for_each(|digest| lease.hold(digest));

@@ -193,6 +193,28 @@ impl Layers {
         }
     }
 
+    /// Brings these layers to the disk, and that they are there; whether that could be done without flushing the whole file
+    /// system (`syncfs(2)`), which is what layers of many files need.
+    ///
+    /// # Errors
+    /// When one is not there or the disk refuses.
+    pub fn sync(&self, chain_ids: &[Digest]) -> Result<bool, LayerError> {
+        for chain_id in chain_ids {
+            let dir = self.dir(chain_id);
+            let place = self.place(chain_id);
+            if place.is_dir() {
+                return Ok(false);
+            }
+            for path in [&place, &dir.join("layer.json"), &dir] {
+                let file = fs::File::open(path).map_err(LayerError::io("open", path))?;
+                file.sync_all().map_err(LayerError::io("sync", path))?;
+            }
+        }
+        let root = fs::File::open(&self.root).map_err(LayerError::io("open", &*self.root))?;
+        root.sync_all().map_err(LayerError::io("sync", &*self.root))?;
+        Ok(true)
+    }
+
     /// Removes a layer; whether it was there. It vanishes at once and is deleted after.
     pub fn remove(&self, chain_id: &Digest) -> Result<bool, LayerError> {
         match self.discard(chain_id)? {

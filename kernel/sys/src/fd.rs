@@ -29,6 +29,14 @@ pub fn close_all_but(first: u32, keep: &[BorrowedFd<'_>]) -> Result<()> {
     Ok(())
 }
 
+/// Has the kernel begin to write a range of a file to the disk, so that a later flush finds little to do
+/// (`sync_file_range(2)`, `SYNC_FILE_RANGE_WRITE`). A hint: nothing is known of the outcome.
+pub fn start_writeback(file: impl AsFd, offset: u64, length: u64) {
+    let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else { return };
+    // SAFETY: plain numbers; the descriptor is open for the call.
+    unsafe { libc::sync_file_range(file.as_fd().as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 /// Makes `number` a copy of `fd`, without close-on-exec; what `number` was is closed (`dup2(2)`).
 /// For the standard streams (0, 1, 2) only, which nobody owns as a value.
 pub fn set_standard_stream(fd: impl AsFd, number: i32) -> Result<()> {

@@ -6,6 +6,7 @@
 mod bundle;
 mod engines;
 mod memory;
+mod pulls;
 pub(crate) mod registry;
 mod report;
 mod room;

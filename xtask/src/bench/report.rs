@@ -21,7 +21,7 @@ enum Target {
 use Target::{Below, Share};
 
 /// Rows in the order of the table, with what they mean and must reach.
-const ROWS: [(&str, &str, Target); 9] = [
+const ROWS: [(&str, &str, Target); 12] = [
     ("run --network none", "`run --rm --network none busybox true`, engine included", Share(1.0, "crun")),
     ("run", "the same with the bridge network", Share(0.1, "docker")),
     ("exec", "`exec` of true", Share(0.6, "crun")),
@@ -31,6 +31,9 @@ const ROWS: [(&str, &str, Target); 9] = [
     ("memory per container", "memory per running container beside its own processes", Below(512.0)),
     ("log of 200 MB", "200 MB of log lines, detached", Share(0.6, "podman")),
     ("ps -a of 300", "`ps -a` with 300 containers", Share(0.125, "docker")),
+    ("pull slim", "`pull` of one layer of small files (80 MB) into an empty store", Share(0.35, "podman")),
+    ("pull big", "`pull` of five layers (900 MB)", Share(0.4, "podman")),
+    ("rmi big", "`rmi` of it", Share(0.3, "docker")),
 ];
 
 const ENGINES: [&str; 5] = ["hull", "docker", "podman", "crun", "sh"];

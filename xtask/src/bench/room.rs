@@ -14,9 +14,10 @@ use super::Options;
 
 /// What the peers are made of. Versions are those of Debian 13, which the targets were set against.
 const SUITE: &str = "trixie";
-const PACKAGES: [&str; 14] = [
+const PACKAGES: [&str; 15] = [
     "docker.io",
     "docker-cli",
+    "docker-registry",
     "containerd",
     "runc",
     "crun",

@@ -12,7 +12,7 @@ use super::{
     Options,
     bundle::{Bundle, crun},
     engines::{Engine, IMAGE, quietly},
-    room,
+    pulls, room,
     sample::{Figure, Turn, in_turns},
 };
 
@@ -45,7 +45,7 @@ type Row = (&'static str, fn(&mut Bench) -> Result<()>);
 /// Takes every measurement that was asked for.
 pub(super) fn measure(options: &Options) -> Result<()> {
     let mut bench = Bench::prepare(options)?;
-    let rows: [Row; 7] = [
+    let rows: [Row; 8] = [
         ("idle memory", Bench::idle_memory),
         ("run none", Bench::run_none),
         ("run bridge", Bench::run_bridge),
@@ -53,6 +53,7 @@ pub(super) fn measure(options: &Options) -> Result<()> {
         ("many", Bench::many),
         ("log", Bench::log),
         ("ps", Bench::ps),
+        ("pull slim, pull big, rmi big", Bench::pulls),
     ];
     for (name, row) in rows {
         if options.rows.is_empty() || options.rows.iter().any(|wanted| name.contains(wanted.as_str())) {
@@ -215,6 +216,11 @@ impl Bench {
         let figures = in_turns("log of 200 MB", &turns, self.samples.div_ceil(5).max(1), 0)?;
         drop(turns);
         let _ = fs::remove_file(file);
+        self.keep(figures)
+    }
+
+    fn pulls(&mut self) -> Result<()> {
+        let figures = pulls::measure(self.engines(), &self.docker, self.samples)?;
         self.keep(figures)
     }
 

@@ -118,7 +118,7 @@ impl Engine {
         let (store, mut copy) = (self.0.images.store.clone(), image.record.image.clone());
         tokio::task::spawn_blocking(move || {
             store.unpack(&mut copy)?;
-            Ok(store.content().sync()?)
+            store.sync(&copy)
         })
         .await?
         .map_err(image_error)
