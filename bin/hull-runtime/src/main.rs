@@ -39,6 +39,8 @@ fn start() -> u8 {
     }
     hull_sys::memory::grow_in_steps_of(HEAP_STEP);
     let cli = parse::command_line();
+    // Reading the configuration is another part of the program, as is making the container.
+    hull_sys::memory::let_go_of_code();
     let log = log::Log::open(&cli.global);
     log.debug(|| format!("hull-runtime {}", std::env::args().skip(1).collect::<Vec<_>>().join(" ")));
     match protect(&cli.command).and_then(|()| dispatch(&cli, &log)) {

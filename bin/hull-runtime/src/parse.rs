@@ -29,8 +29,10 @@ fn one_command(arguments: &[OsString]) -> Option<Cli> {
     let named = |argument: &OsString| COMMANDS.iter().find(|(name, _)| argument == name);
     let (name, options) = arguments.iter().skip(1).find_map(named)?;
     let whole = clap::Command::new("hull-runtime").disable_help_subcommand(true);
-    let whole = Global::augment_args(whole).subcommand(options(clap::Command::new(*name)));
-    let mut matches = whole.try_get_matches_from(arguments).ok()?;
+    let mut whole = Global::augment_args(whole).subcommand(options(clap::Command::new(*name)));
+    let mut matches = whole.try_get_matches_from_mut(arguments).ok()?;
+    // The process ends soon: taking the description apart would be work for nothing.
+    std::mem::forget(whole);
     Cli::from_arg_matches_mut(&mut matches).ok()
 }
 

@@ -97,6 +97,8 @@ fn make(
         start_socket,
         systemd: bundle.manager.as_ref(),
     };
+    // The configuration is read.
+    hull_sys::memory::let_go_of_code();
     Ok(hull_oci::create(request)?)
 }
 

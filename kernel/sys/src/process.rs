@@ -3,6 +3,7 @@
 use crate::{Result, check};
 use rustix::io::Errno;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 /// Flags of `clone3(2)` that make sense without sharing memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,6 +153,25 @@ pub fn fork() -> Result<Option<i32>> {
     Ok((pid != 0).then_some(pid as i32))
 }
 
+/// `wait4(2)` for a child: its wait status, 0 for success, and the user and system time of it and of all it waited for.
+pub fn wait_with_cpu_time(pid: i32) -> Result<(i32, Duration)> {
+    let mut status = 0;
+    // SAFETY: all-zero is a valid rusage, each field being an integer.
+    let mut usage: libc::rusage = unsafe { core::mem::zeroed() };
+    loop {
+        // SAFETY: both are written by the kernel, which knows their sizes.
+        match check(unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) }.into()) {
+            Ok(_) => break,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+    };
+    Ok((status, time(usage.ru_utime) + time(usage.ru_stime)))
+}
+
 /// Ends the process at once: no exit handlers, no flushing of the parent's buffers.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: _exit has no preconditions.
@@ -221,6 +241,16 @@ mod tests {
         })
         .join()
         .expect("thread");
+    }
+
+    #[test]
+    #[expect(clippy::zombie_processes, reason = "it is waited for by its pid")]
+    fn a_childs_cpu_time_is_told_with_its_status() {
+        let script = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; exit 3";
+        let child = std::process::Command::new("sh").args(["-c", script]).spawn().expect("sh");
+        let (status, time) = wait_with_cpu_time(child.id() as i32).expect("wait");
+        assert_eq!(libc::WEXITSTATUS(status), 3);
+        assert!(time > Duration::ZERO);
     }
 
     #[test]

@@ -106,8 +106,10 @@ impl Init<'_> {
         if let Some(master) = master {
             sync::send(&self.sync, Tag::Terminal, &[], &[master.as_fd()])?;
         }
-        let state = HookState::new(self.spec, self.id, self.bundle, "creating", self.own_pid());
-        hooks::run(HookKind::CreateContainer, self.spec, &state)?;
+        if !HookKind::CreateContainer.list(self.spec).is_empty() {
+            let state = HookState::new(self.spec, self.id, self.bundle, "creating", self.own_pid());
+            hooks::run(HookKind::CreateContainer, self.spec, &state)?;
+        }
         self.write_sysctls()?;
         rootfs.mask()?;
         rootfs.make_readonly()?;
@@ -273,11 +275,13 @@ impl Init<'_> {
             sync::send_failure(go.socket(self), &error);
             hull_sys::process::exit_now(error.kind().exit_code().into())
         };
-        let state = HookState::new(self.spec, self.id, self.bundle, "created", self.own_pid());
-        if let Err(error) =
-            hooks::run_with(HookKind::StartContainer, self.spec, &state, &process.environment())
-        {
-            failed(error);
+        if !HookKind::StartContainer.list(self.spec).is_empty() {
+            let state = HookState::new(self.spec, self.id, self.bundle, "created", self.own_pid());
+            if let Err(error) =
+                hooks::run_with(HookKind::StartContainer, self.spec, &state, &process.environment())
+            {
+                failed(error);
+            }
         }
         if !process.notifies()
             && let Err(error) = process.confine()

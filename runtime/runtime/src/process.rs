@@ -164,11 +164,17 @@ impl ProcessPlan {
         self.capabilities.limit_bounding().map_err(security)?;
         // As root first: the directory may be one only root can enter, and docker allows that.
         let entered = rustix::process::chdir(self.cwd.as_c_str());
-        prctl::set_keep_capabilities(true).step(|| "keep capabilities".into())?;
+        // Root that stays root loses none.
+        let keeps = self.uid != 0;
+        if keeps {
+            prctl::set_keep_capabilities(true).step(|| "keep capabilities".into())?;
+        }
         self.set_groups().step(|| format!("set process.user.additionalGids to {:?}", self.groups))?;
         setresgid(self.gid).step(|| format!("set process.user.gid to {}", self.gid))?;
         setresuid(self.uid).step(|| format!("set process.user.uid to {}", self.uid))?;
-        prctl::set_keep_capabilities(false).step(|| "stop keeping capabilities".into())?;
+        if keeps {
+            prctl::set_keep_capabilities(false).step(|| "stop keeping capabilities".into())?;
+        }
         rustix::process::umask(Mode::from_raw_mode(self.umask.unwrap_or(0o022) & 0o777));
         let mut sets = self.capabilities;
         if self.seccomp_needs_admin() {

@@ -263,11 +263,15 @@ impl<'a> RootFs<'a> {
                 Err(error) => return Err(error).step(|| format!("link /dev/{name}")),
             }
         }
-        match rustix::fs::unlinkat(&dev, "ptmx", AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(error).step(|| "remove /dev/ptmx".into()),
-        }
-        rustix::fs::symlinkat("pts/ptmx", &dev, "ptmx").step(|| "link /dev/ptmx".into())?;
+        let link = || rustix::fs::symlinkat("pts/ptmx", &dev, "ptmx");
+        let linked = match link() {
+            Err(Errno::EXIST) => {
+                rustix::fs::unlinkat(&dev, "ptmx", AtFlags::empty()).step(|| "remove /dev/ptmx".into())?;
+                link()
+            }
+            other => other,
+        };
+        linked.step(|| "link /dev/ptmx".into())?;
         self.spent.add(dev);
         Ok(())
     }
@@ -397,6 +401,9 @@ impl<'a> RootFs<'a> {
 
     /// The working directory is made when it is missing, as runc does.
     pub(crate) fn ensure_directory(&self, path: &Path) -> Result<(), Error> {
+        if path == Path::new("/") {
+            return Ok(());
+        }
         match self.root.mkdir_all(path, Mode::from_raw_mode(0o755)) {
             Ok(_) => Ok(()),
             // The later chdir says what is wrong, if anything is.

@@ -11,6 +11,7 @@ pub(crate) mod registry;
 mod report;
 mod room;
 mod rows;
+mod runtimes;
 mod sample;
 
 use std::path::PathBuf;
@@ -28,7 +29,7 @@ const DEFAULT_ROOT: &str = "/var/tmp/hull-bench/trixie";
 
 #[derive(Args, Clone)]
 pub(crate) struct Options {
-    /// Measure only rows whose name contains one of these
+    /// Measure only rows whose name contains one of these; `runtime`: the runtime's command beside others
     rows: Vec<String>,
     /// Samples of each short measurement
     #[arg(long, default_value_t = 15)]
@@ -39,6 +40,13 @@ pub(crate) struct Options {
     /// Measure these binaries instead of building new ones
     #[arg(long)]
     programs: Option<PathBuf>,
+}
+
+impl Options {
+    /// Whether the runtime's command is measured, not the engines.
+    fn of_runtimes(&self) -> bool {
+        self.rows == [runtimes::ROW]
+    }
 }
 
 /// Makes the room when it is missing, measures in it, and reports.
@@ -60,6 +68,9 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     image::busybox(&archive)?;
     step("measurements", || room::measure(&root, &programs, &results, options))?;
 
+    if options.of_runtimes() {
+        return tell_of_runtimes(project, &results, options);
+    }
     let report = report::Report::read(&results.join(rows::RESULTS))?;
     println!("\n{}", report.table());
     if !options.no_write {
@@ -71,7 +82,20 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     Ok(())
 }
 
+fn tell_of_runtimes(project: &Project, results: &std::path::Path, options: &Options) -> Result<()> {
+    let file = results.join(runtimes::RESULTS);
+    let report = report::Report::read(&file)?;
+    println!("\n{}", runtimes::table(&report));
+    if !options.no_write {
+        let page = project.path("docs/performance.md");
+        runtimes::write_into(&report, &page)?;
+        println!("written into {}", page.display());
+    }
+    println!("every sample: {}", file.display());
+    Ok(())
+}
+
 /// What runs in the room; `xtask` calls itself there.
 pub(crate) fn inside(options: &Options) -> Result<()> {
-    rows::measure(options)
+    if options.of_runtimes() { runtimes::measure(options) } else { rows::measure(options) }
 }

@@ -7,11 +7,29 @@ use serde_json::Value;
 
 use super::sample::Figure;
 
-const BEGIN: &str = "<!-- cargo xtask bench writes from here -->";
-const END: &str = "<!-- to here -->";
+const PLACE: Place = Place { begin: "<!-- cargo xtask bench writes from here -->", end: "<!-- to here -->" };
+
+/// Where in a page a table stands.
+pub(super) struct Place {
+    pub(super) begin: &'static str,
+    pub(super) end: &'static str,
+}
+
+impl Place {
+    /// Replaces what stands there.
+    pub(super) fn write(&self, page: &Path, content: &str) -> Result<()> {
+        let text = fs::read_to_string(page).with_context(|| format!("{}", page.display()))?;
+        let (before, rest) = text
+            .split_once(self.begin)
+            .with_context(|| format!("{} has no place for the table", page.display()))?;
+        let (_, after) = rest.split_once(self.end).context("no end of the table's place")?;
+        fs::write(page, format!("{before}{}\n\n{content}\n{}{after}", self.begin, self.end))?;
+        Ok(())
+    }
+}
 
 /// What a row must reach.
-enum Target {
+pub(super) enum Target {
     /// At most this share of a peer's median of the same row.
     Share(f64, &'static str),
     /// At most this, in the row's unit.
@@ -61,14 +79,32 @@ impl Report {
         self.figures.iter().find(|figure| figure.row == row && figure.engine == engine)
     }
 
+    /// Whether anything was measured of it.
+    pub(super) fn has(&self, engine: &str) -> bool {
+        self.figures.iter().any(|figure| figure.engine == engine)
+    }
+
+    /// What the first line says of it.
+    pub(super) fn fact(&self, name: &str) -> String {
+        self.versions[name].as_str().map_or_else(|| self.versions[name].to_string(), str::to_owned)
+    }
+
     /// The table in Markdown.
     pub(super) fn table(&self) -> String {
-        let mut table = String::from(
-            "| | Hull | docker | podman | bare crun | `sh \\| cat` | must reach | reached |\n|---|---|---|---|---|---|---|---|\n",
-        );
-        for (row, meaning, target) in &ROWS {
+        self.table_of(&ROWS, &ENGINES, &["Hull", "docker", "podman", "bare crun", "`sh \\| cat`"])
+    }
+
+    pub(super) fn table_of(
+        &self,
+        rows: &[(&str, &str, Target)],
+        engines: &[&str],
+        titles: &[&str],
+    ) -> String {
+        let mut table = format!("| | {} | must reach | reached |\n", titles.join(" | "));
+        table.push_str(&format!("{}|\n", "|---".repeat(titles.len() + 3)));
+        for (row, meaning, target) in rows {
             let Some(hull) = self.figure(row, "hull") else { continue };
-            let cells: Vec<String> = ENGINES
+            let cells: Vec<String> = engines
                 .iter()
                 .map(|engine| self.figure(row, engine).map(shown).unwrap_or_default())
                 .collect();
@@ -98,14 +134,7 @@ impl Report {
 
     /// Puts the table and what it was measured on into the page.
     pub(super) fn write_into(&self, page: &Path) -> Result<()> {
-        let text = fs::read_to_string(page).with_context(|| format!("{}", page.display()))?;
-        let (before, rest) = text
-            .split_once(BEGIN)
-            .with_context(|| format!("{} has no place for the table", page.display()))?;
-        let (_, after) = rest.split_once(END).context("no end of the table's place")?;
-        let of = |name: &str| {
-            self.versions[name].as_str().map_or_else(|| self.versions[name].to_string(), str::to_owned)
-        };
+        let of = |name: &str| self.fact(name);
         let facts = format!(
             "`cargo xtask bench`, {} samples of each short measurement, on {} processors and Linux {}; docker {}, podman {}, {}.\n\
              Medians, in brackets the least and the greatest.\n",
@@ -116,8 +145,7 @@ impl Report {
             of("podman"),
             of("crun")
         );
-        fs::write(page, format!("{before}{BEGIN}\n\n{facts}\n{}\n{END}{after}", self.table()))?;
-        Ok(())
+        PLACE.write(page, &format!("{facts}\n{}", self.table()))
     }
 }
 
@@ -135,6 +163,7 @@ fn amount(value: f64, unit: &str) -> String {
         "ms" if value >= 2000.0 => format!("{:.2} s", value / 1e3),
         "ms" if value < 10.0 => format!("{value:.2} ms"),
         "ms" => format!("{value:.0} ms"),
+        "calls" => format!("{value:.0}"),
         _ if value >= 1024.0 => format!("{:.1} MiB", value / 1024.0),
         _ => format!("{value:.0} KiB"),
     }
@@ -173,7 +202,7 @@ mod tests {
     fn the_page_keeps_what_stands_around_the_table() {
         let folder = tempfile::tempdir().unwrap();
         let page = folder.path().join("p.md");
-        fs::write(&page, format!("before\n{BEGIN}\nold\n{END}\nafter\n")).unwrap();
+        fs::write(&page, format!("before\n{}\nold\n{}\nafter\n", PLACE.begin, PLACE.end)).unwrap();
         report().write_into(&page).unwrap();
         let text = fs::read_to_string(&page).unwrap();
         assert!(text.starts_with("before\n") && text.ends_with("\nafter\n"));

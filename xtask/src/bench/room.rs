@@ -28,6 +28,7 @@ const PACKAGES: [&str; 15] = [
     "iptables",
     "iproute2",
     "procps",
+    "strace",
     "busybox-static",
     "ca-certificates",
 ];
@@ -107,8 +108,13 @@ pub(super) fn measure(root: &Path, programs: &Path, results: &Path, options: &Op
     flock(&lock, FlockOperation::NonBlockingLockExclusive).context("another run uses the room")?;
     let place = tempfile::tempdir_in(results)?;
     // The task runs in the room under its own name, beside the programs it measures.
-    for program in crate::project::ENGINE {
-        fs::copy(programs.join(program), place.path().join(program)).with_context(|| program.to_owned())?;
+    let measured: &[&str] = if options.of_runtimes() { &["hull-runtime"] } else { &crate::project::ENGINE };
+    for program in measured {
+        fs::copy(programs.join(program), place.path().join(program))
+            .with_context(|| (*program).to_owned())?;
+    }
+    if let Some(youki) = std::env::var_os(super::runtimes::YOUKI) {
+        fs::copy(youki, place.path().join(super::runtimes::YOUKI_PROGRAM)).context("youki")?;
     }
     fs::copy("/proc/self/exe", place.path().join("xtask"))?;
     for store in STORES {

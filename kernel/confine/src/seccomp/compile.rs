@@ -225,10 +225,13 @@ fn resolve(syscall: &LinuxSyscall, default: u32) -> Result<Rule, CompileError> {
         });
     }
     let answer = action(syscall.action(), syscall.errno_ret())?;
-    let calls = names
-        .iter()
-        .map(|name| Call { direct: Syscall::named(name), multiplexed: multiplexed(name) })
-        .collect();
+    let mut previous = None;
+    let call = |name: &String| {
+        let direct = Syscall::named_after(previous, name);
+        previous = direct.or(previous);
+        Call { direct, multiplexed: multiplexed(name) }
+    };
+    let calls = names.iter().map(call).collect();
     Ok(Rule { calls, answer, effective: answer != default, conditions, any: compared.iter().any(|n| *n > 1) })
 }
 

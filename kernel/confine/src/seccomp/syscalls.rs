@@ -38,6 +38,18 @@ impl Syscall {
         ENTRIES.binary_search_by(|entry| entry.name().cmp(name)).ok().map(|index| Self(index as u16))
     }
 
+    /// [`Self::named`], where `previous` was looked up before: policies list names in alphabetical order, so the name is likely to
+    /// be one of the next.
+    pub(super) fn named_after(previous: Option<Self>, name: &str) -> Option<Self> {
+        const NEXT: usize = 3;
+        let first = previous.map_or(0, |call| usize::from(call.0) + 1);
+        let next = ENTRIES.iter().enumerate().skip(first).take(NEXT);
+        match next.into_iter().find(|(_, entry)| entry.name() == name) {
+            Some((index, _)) => Some(Self(index as u16)),
+            None => Self::named(name),
+        }
+    }
+
     /// Its number as the filter sees it, if `abi` has it.
     pub(super) fn number(self, abi: Abi) -> Option<u32> {
         let number = ENTRIES[usize::from(self.0)].numbers[abi as usize];
@@ -161,5 +173,11 @@ mod tests {
             assert_eq!([Abi::X86_64, Abi::I386, Abi::X32].map(|abi| call.number(abi)), numbers, "{name}");
         }
         assert_eq!(Syscall::named("frobnicate"), None);
+        for previous in [None, Syscall::named("read"), Syscall::named("writev"), Syscall::named("_llseek")] {
+            for name in ["_llseek", "read", "readahead", "readv", "write", "writev"] {
+                assert_eq!(Syscall::named_after(previous, name), Syscall::named(name), "{name}");
+            }
+            assert_eq!(Syscall::named_after(previous, "frobnicate"), None);
+        }
     }
 }
