@@ -14,7 +14,7 @@ use super::Options;
 
 /// What the peers are made of. Versions are those of Debian 13, which the targets were set against.
 const SUITE: &str = "trixie";
-const PACKAGES: [&str; 15] = [
+const PACKAGES: [&str; 16] = [
     "docker.io",
     "docker-cli",
     "docker-registry",
