@@ -209,6 +209,7 @@ impl Machine<'_> {
     }
 
     fn boot(&self, kernel: &Path, initrd: &Path) -> Result<Outcome> {
+        let further = if self.disk.is_some() { disk::COMMAND_LINE } else { "" };
         let mut qemu = Command::new("qemu-system-x86_64")
             .args([
                 "-accel",
@@ -227,7 +228,8 @@ impl Machine<'_> {
             .arg(kernel)
             .arg("-initrd")
             .arg(initrd)
-            .args(["-append", "console=ttyS0 quiet panic=-1 lsm=apparmor"])
+            .arg("-append")
+            .arg(format!("console=ttyS0 quiet panic=-1 lsm=apparmor {further}"))
             .args(self.disk.iter().flat_map(|disk| {
                 let drive = format!("file={},format=raw,if=virtio,snapshot=on", disk.display());
                 ["-drive".to_owned(), drive]

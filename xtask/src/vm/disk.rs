@@ -55,8 +55,11 @@ cp /bin/hull /bin/hulld /bin/hull-runtime /disk/usr/local/bin/
 cp /test.sh /disk/test.sh
 cp /test.service /disk/etc/systemd/system/hull-test.service
 umount /proc /sys
-exec switch_root /disk /lib/systemd/systemd systemd.unit=hull-test.service systemd.show_status=0
+exec switch_root /disk /lib/systemd/systemd
 ";
+
+/// What its kernel is told besides.
+pub(super) const COMMAND_LINE: &str = "systemd.unit=hull-test.service systemd.show_status=0";
 
 /// The script, as the only thing this machine is for.
 pub(super) const SERVICE: &str = "[Unit]
