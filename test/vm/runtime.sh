@@ -88,7 +88,7 @@ hull-runtime pause s; check "systemd: paused" paused "$(status s)"; hull-runtime
 hull-runtime delete --force s
 check "systemd: the unit is gone" "inactive 0" "$(show ActiveState) $(ls -d $unit 2>/dev/null | wc -l)"
 config '"sh","-c","exit 9"' "$path"
-check "systemd: run" 9 "$(hull-runtime --systemd-cgroup run s </dev/null >/dev/null 2>&1; echo $?)"
+check "systemd: run" 9 "$(hull-runtime --systemd-cgroup run s </dev/null 2>&1; echo $?)"
 config '"true"' 's#"linux": {#"linux": {"cgroupsPath": "/plain/path",#'
 check "systemd: a plain path is refused" 1 "$(hull-runtime --systemd-cgroup run s 2>&1 | grep -c 'linux.cgroupsPath')"
 
@@ -144,6 +144,7 @@ hull-runtime checkpoint --image-path /run/pre --pre-dump c 2>/run/c.log; check "
 hull-runtime checkpoint --image-path /run/live --leave-running c 2>/run/c.log || cat /run/c.log; check "checkpoint: left running" running "$(status c)"
 hull-runtime checkpoint --image-path /run/image --work-path /run/work --parent-path ../pre c 2>/run/c.log || cat /run/c.log
 check "checkpoint: ended, and gone" "" "$(status c)"
+[ -z "$(status c)" ] || hull-runtime delete --force c
 last=$(tail -1 /run/c.out)
 ( hull-runtime restore -d --image-path /run/image --work-path /run/work --pid-file /run/c.pid c </dev/null 2>/run/c.log | cat >/run/c.out2 ) &
 until_is "restore: running" running status c

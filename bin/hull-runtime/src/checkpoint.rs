@@ -37,6 +37,7 @@ fn options(global: &Global, args: &args::Criu) -> anyhow::Result<Options> {
         file_locks: args.file_locks,
         lazy_pages: args.lazy_pages,
         auto_dedup: args.auto_dedup,
+        lock_with_nftables: found("iptables-restore").is_none(),
         empty_namespaces,
         cgroup_mode: match args.manage_cgroups_mode {
             args::CgroupMode::Soft => CgroupMode::Soft,
@@ -53,10 +54,13 @@ fn program(global: &Global) -> anyhow::Result<PathBuf> {
     if let Some(program) = &global.criu {
         return Ok(program.clone());
     }
+    found("criu").context("criu is not installed (Debian package criu)")
+}
+
+fn found(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    let mut candidates = directories.map(|directory| directory.join("criu"));
-    candidates.find(|candidate| candidate.is_file()).context("criu is not installed (Debian package criu)")
+    directories.map(|directory| directory.join(name)).find(|candidate| candidate.is_file())
 }
 
 pub(crate) fn checkpoint(global: &Global, args: &args::Checkpoint) -> anyhow::Result<u8> {

@@ -342,11 +342,12 @@ impl Connection {
         self.bus
     }
 
-    /// EXTERNAL: the user id in decimal, each digit as the hexadecimal number of its character.
+    /// EXTERNAL: the user id in decimal, each digit as the hexadecimal number of its character. BEGIN goes along: sd-bus's
+    /// other side never looks at a message that it has read together with BEGIN.
     fn authenticate(&mut self) -> Result<(), Error> {
         let uid = rustix::process::geteuid().as_raw().to_string();
         let hex: String = uid.bytes().map(|byte| format!("{byte:02x}")).collect();
-        self.write(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
+        self.write(format!("\0AUTH EXTERNAL {hex}\r\nBEGIN\r\n").as_bytes())?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\r\n") {
@@ -355,7 +356,7 @@ impl Connection {
                 if !line.starts_with("OK ") {
                     return Err(Error::Refused(line));
                 }
-                return self.write(b"BEGIN\r\n");
+                return Ok(());
             }
             self.fill(deadline)?;
         }

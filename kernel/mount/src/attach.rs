@@ -120,6 +120,18 @@ pub fn set_attributes(
     mount_setattr(mount.as_fd(), recursive, &attr).map_err(Error::step("set mount attributes"))
 }
 
+/// [`set_attributes`] of a mount just copied, which also leaves its original's propagation.
+pub fn set_attributes_privately(
+    mount: impl AsFd,
+    recursive: bool,
+    set: MountAttrFlags,
+    clear: MountAttrFlags,
+) -> Result<()> {
+    let propagation = Some(Propagation::Private);
+    let attr = MountAttr { set: Some(set), clear: Some(clear), propagation, ..MountAttr::default() };
+    mount_setattr(mount.as_fd(), recursive, &attr).map_err(Error::step("set mount attributes"))
+}
+
 /// Changes the propagation of the mount behind a descriptor.
 pub fn change_propagation(mount: impl AsFd, recursive: bool, propagation: Propagation) -> Result<()> {
     let attr = MountAttr { propagation: Some(propagation), ..MountAttr::default() };

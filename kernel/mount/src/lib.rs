@@ -10,7 +10,7 @@ mod overlay;
 
 pub use attach::{
     attach, attach_at, attach_beneath_root, bind, change_propagation, clone_of, detach_root, new_filesystem,
-    new_filesystem_and_context, set_attributes,
+    new_filesystem_and_context, set_attributes, set_attributes_privately,
 };
 pub use hull_sys::mount::Propagation;
 pub use info::{MountInfo, mountinfo, parse_mountinfo};

@@ -76,6 +76,8 @@ pub struct Options {
     pub cgroup_mode: CgroupMode,
     /// Kinds of namespaces whose content is left out.
     pub empty_namespaces: u64,
+    /// Have criu hold up the network with nftables, where there is no iptables-restore.
+    pub lock_with_nftables: bool,
     /// Removes from parent images what this image has.
     pub auto_dedup: bool,
     /// `apparmor:profile` or `selinux:label` instead of the one that was.
@@ -141,6 +143,9 @@ fn common(options: &Options, directories: &Directories, log: &str, spec: &Spec) 
     fields.flag(8, options.file_locks).flag(16, options.auto_dedup).flag(18, options.link_remap);
     fields.flag(24, true).number(34, options.cgroup_mode as i64);
     fields.number(38, options.empty_namespaces as i64).flag(48, options.lazy_pages).flag(50, true);
+    if options.lock_with_nftables {
+        fields.number(64, 2);
+    }
     if let Some(work) = &directories.work {
         fields.number(17, work.as_raw_fd().into());
     }

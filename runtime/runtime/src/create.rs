@@ -234,6 +234,8 @@ impl Child<'_> {
     }
 
     fn serve_steps(&mut self, socket: &OwnedFd, cgroup: &mut CgroupOwner) -> Result<Option<OwnedFd>, Error> {
+        // While the child still is the caller's: a user's service manager takes nobody else's.
+        self.make_unit(cgroup)?;
         if self.plan.new_user() {
             idmap::write_mappings(self.pid, &self.plan.uid_mappings, &self.plan.gid_mappings)?;
             if let Some(score) = self.plan.process.oom_score_adj {
@@ -267,6 +269,16 @@ impl Child<'_> {
         }
     }
 
+    /// Has the service manager make the cgroup.
+    fn make_unit(&mut self, cgroup: &mut CgroupOwner) -> Result<(), Error> {
+        if let CgroupOwner::Unit(wanted) = cgroup {
+            let (made, scope) = wanted.make(self.id, self.pid, self.plan)?;
+            *cgroup = CgroupOwner::InUnit(made.clone(), scope);
+            delegate(&made, self.plan)?;
+        }
+        Ok(())
+    }
+
     /// Makes the cgroup that was not made before the child, and lets the child join it.
     fn make_cgroup(&mut self, socket: &OwnedFd, cgroup: &mut CgroupOwner) -> Result<(), Error> {
         let made = match cgroup {
@@ -278,12 +290,7 @@ impl Child<'_> {
                 }
                 made
             }
-            CgroupOwner::Unit(wanted) => {
-                let (made, scope) = wanted.make(self.id, self.pid, self.plan)?;
-                *cgroup = CgroupOwner::InUnit(made.clone(), scope);
-                delegate(&made, self.plan)?;
-                made
-            }
+            CgroupOwner::InUnit(made, _) => made.clone(),
             _ => return Ok(()),
         };
         let files = made.join_fds()?;

@@ -10,6 +10,7 @@ use hull_cgroup::Cgroup;
 use hull_fsroot::Root;
 use hull_mount::{
     MountOptions, attach, change_propagation, clone_of, new_filesystem_and_context, set_attributes,
+    set_attributes_privately,
 };
 use hull_sys::fd::Spent;
 use oci_spec::runtime::LinuxDeviceType;
@@ -181,7 +182,7 @@ impl<'a> RootFs<'a> {
         let unified = if own { cgroup.unified_directory() } else { cgroup.unified_root() };
         if let Some(directory) = unified {
             let tree = hull_mount::bind(&directory, false)?;
-            set_attributes(&tree, false, options.set, MountAttrFlags::empty())?;
+            set_attributes_privately(&tree, false, options.set, MountAttrFlags::empty())?;
             attach(&tree, &target)?;
             return self.propagate(mount, &tree);
         }
@@ -196,7 +197,7 @@ impl<'a> RootFs<'a> {
             self.cgroup_hierarchy(&top, &controllers, &directory)?;
         }
         // The hierarchies too, at once.
-        set_attributes(&top, true, options.set, options.clear & MountAttrFlags::MOUNT_ATTR__ATIME)?;
+        set_attributes_privately(&top, true, options.set, options.clear & MountAttrFlags::MOUNT_ATTR__ATIME)?;
         self.propagate(mount, &top)?;
         self.spent.add(top);
         Ok(())
@@ -210,7 +211,7 @@ impl<'a> RootFs<'a> {
             self.new_filesystem("cgroup2", Some("cgroup"), &mount.options)?
         } else {
             let tree = hull_mount::bind(Path::new("/sys/fs/cgroup"), true)?;
-            set_attributes(&tree, true, mount.options.set, MountAttrFlags::empty())?;
+            set_attributes_privately(&tree, true, mount.options.set, MountAttrFlags::empty())?;
             tree
         };
         attach(&tree, target)?;

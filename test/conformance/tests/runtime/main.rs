@@ -97,6 +97,20 @@ suite!(hull:
     escapes::links_in_dev_stay_inside
     escapes::exec_as_user_one_is_user_one
     escapes::the_caller_s_descriptors_are_closed_before_start
+    features::attributes_reach_mounts_below
+    features::a_tmpfs_begins_with_what_it_covers
+    features::seccomp_gives_the_errno_asked_for
+    features::seccomp_agents_are_told
+    features::a_personality_is_taken
+    features::exec_takes_a_process_from_a_file
+    features::exec_adds_capabilities_and_groups
+    features::a_paused_container_runs_nothing
+    features::limits_change
+    features::statistics_have_one_form
+    features::descriptors_are_kept_on_request
+    features::a_hook_that_takes_too_long_is_ended
+    features::deleting_what_is_not_there_is_fine_by_force
+    features::kill_all_reaches_all
 );
 
 // The escapes are asked of Hull alone: the others are as old as the distribution has them.
@@ -146,6 +160,19 @@ suite!(runc:
     limits::the_number_of_processes_is_bounded
     limits::too_much_memory_is_killed
     hooks::a_failing_hook_fails_the_container
+    features::attributes_reach_mounts_below
+    features::a_tmpfs_begins_with_what_it_covers
+    features::seccomp_gives_the_errno_asked_for
+    features::seccomp_agents_are_told
+    features::exec_takes_a_process_from_a_file
+    features::exec_adds_capabilities_and_groups
+    features::a_paused_container_runs_nothing
+    features::limits_change
+    features::statistics_have_one_form
+    features::descriptors_are_kept_on_request
+    features::a_hook_that_takes_too_long_is_ended
+    features::deleting_what_is_not_there_is_fine_by_force
+    features::kill_all_reaches_all
 );
 
 suite!(crun:
@@ -163,4 +190,17 @@ suite!(crun:
     mounts::binds
     limits::limits_are_written
     hooks::run_in_order_with_the_state
+    features::attributes_reach_mounts_below
+    features::a_tmpfs_begins_with_what_it_covers
+    features::seccomp_gives_the_errno_asked_for
+    features::seccomp_agents_are_told
+    features::a_personality_is_taken
+    features::exec_takes_a_process_from_a_file
+    features::exec_adds_capabilities_and_groups
+    features::a_paused_container_runs_nothing
+    features::limits_change
+    features::descriptors_are_kept_on_request
+    features::a_hook_that_takes_too_long_is_ended
+    features::deleting_what_is_not_there_is_fine_by_force
+    features::kill_all_reaches_all
 );

@@ -1,6 +1,7 @@
 //! The cases, by what they look at.
 
 pub(crate) mod escapes;
+pub(crate) mod features;
 pub(crate) mod hooks;
 pub(crate) mod isolation;
 pub(crate) mod lifecycle;
