@@ -19,7 +19,7 @@ const SETTINGS: &[&str] = &[
     "url",
     "read-only",
     "delete",
-    "sparse-indexes",
+    "sparse",
     "tls.certificate",
     "tls.key",
     "log.level",

@@ -355,6 +355,21 @@ fn a_cache_serves_what_it_has_when_the_upstream_is_gone() {
 }
 
 #[test]
+fn a_full_disk_fails_one_push_and_no_more() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(registry) = Registry::start_on_small_disk(root.path(), "8m") else {
+        return hull_fixtures::skip("full disk", "needs root, to mount a small disk");
+    };
+    let path = format!("/v2/a/blobs/uploads/?digest={}", digest(&bytes(1, 20_000_000)));
+    let refused = registry.ask("POST", &path, &[], &bytes(1, 20_000_000));
+    assert_eq!(refused.status, 507, "{}", refused.text());
+    let layer = bytes(2, 2_000_000);
+    let image = registry.push_image("a", "t", &layer);
+    assert_eq!(registry.get("/v2/a/manifests/t").header("docker-content-digest"), image);
+    assert!(registry.get(&format!("/v2/a/blobs/{}", digest(&layer))).body == layer);
+}
+
+#[test]
 fn commands_beside_the_server() {
     let root = tempfile::tempdir().unwrap();
     let registry = Registry::start(root.path(), &["--set", "gc.grace=0"]);

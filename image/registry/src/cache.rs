@@ -201,7 +201,7 @@ impl Cache<'_> {
             bytes: fetched.bytes,
             document,
             tags,
-            whole: (false, false),
+            whole: false,
         };
         service.store.put_manifest(put).await.map_err(|error| unusable(self, &error.to_string()))
     }

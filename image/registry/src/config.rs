@@ -33,8 +33,8 @@ pub struct Config {
     pub read_only: bool,
     /// Removing is allowed.
     pub delete: bool,
-    /// An index may name manifests that are not here.
-    pub sparse_indexes: bool,
+    /// A manifest may name blobs and manifests that are not here.
+    pub sparse: bool,
     /// TLS.
     pub tls: Option<TlsConfig>,
     /// Logs.
@@ -63,7 +63,7 @@ impl Default for Config {
             url: None,
             read_only: false,
             delete: true,
-            sparse_indexes: false,
+            sparse: false,
             tls: None,
             log: LogConfig::default(),
             limits: LimitsConfig::default(),
@@ -415,7 +415,7 @@ impl Config {
             delete: self.delete,
             manifest_size: usize::try_from(self.limits.manifest_size.0).unwrap_or(usize::MAX),
             blob_size: self.limits.blob_size.map_or(u64::MAX, |size| size.0),
-            sparse_indexes: self.sparse_indexes,
+            sparse: self.sparse,
             url: self.url.as_ref().map(|url| url.trim_end_matches('/').to_owned()),
             tls: self.tls.is_some(),
             metrics: self.metrics.listen.is_none(),

@@ -46,8 +46,8 @@ pub struct Policy {
     pub manifest_size: usize,
     /// Largest blob in bytes.
     pub blob_size: u64,
-    /// An index may name manifests that are not here.
-    pub sparse_indexes: bool,
+    /// A manifest may name blobs and manifests that are not here.
+    pub sparse: bool,
     /// Address of this registry as clients know it, without a slash at the end; by the `Host` header if not said.
     pub url: Option<String>,
     /// Whether the registry itself speaks TLS.
@@ -63,7 +63,7 @@ impl Default for Policy {
             delete: true,
             manifest_size: 4 << 20,
             blob_size: u64::MAX,
-            sparse_indexes: false,
+            sparse: false,
             url: None,
             tls: false,
             metrics: true,

@@ -27,20 +27,37 @@ impl Registry {
     }
 
     pub(crate) fn start_at(root: &Path, listen: &str, config: &Path, flags: &[&str]) -> Self {
-        let mut child = command()
+        let mut command = command();
+        command
             .args(["serve", "--listen", listen, "--config"])
             .arg(config)
             .arg("--root")
             .arg(root)
-            .args(flags)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .args(flags);
+        Self::spawn(command).expect("the registry ended")
+    }
+
+    /// Starts one whose root is a small disk of its own, in mounts of its own; none if that cannot be made.
+    pub(crate) fn start_on_small_disk(root: &Path, size: &str) -> Option<Self> {
+        let mut command = Command::new("unshare");
+        let enter = "mount -t tmpfs -o size=$1 tmpfs \"$2\" && exec \"$3\" serve --listen 127.0.0.1:0 --config /dev/null --root \"$2\"";
+        command
+            .args(["--mount", "sh", "-c", enter, "sh", size])
+            .arg(root)
+            .arg(env!("CARGO_BIN_EXE_hull-registry"));
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Option<Self> {
+        let mut child = command.stderr(Stdio::piped()).spawn().ok()?;
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         let address = loop {
             line.clear();
-            assert!(log.read_line(&mut line).unwrap() > 0, "the registry ended");
+            if log.read_line(&mut line).unwrap() == 0 {
+                let _ = child.wait();
+                return None;
+            }
             let plain: String = strip_colours(&line);
             if let Some((_, rest)) = plain.split_once("addresses=\"") {
                 break rest.split(['"', ' ']).next().unwrap().parse().unwrap();
@@ -48,7 +65,7 @@ impl Registry {
         };
         // Somebody has to read on, or the registry waits for it.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { child, address }
+        Some(Self { child, address })
     }
 
     pub(crate) fn kill(mut self) {

@@ -79,7 +79,7 @@ pub(super) async fn push(
         bytes,
         document,
         tags: tags.clone(),
-        whole: (true, !service.policy.sparse_indexes),
+        whole: !service.policy.sparse,
     };
     service.store.put_manifest(put).await?;
     service.metrics().manifests_pushed.fetch_add(1, Ordering::Relaxed);

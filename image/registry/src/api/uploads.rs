@@ -192,10 +192,16 @@ async fn receive(
             service.uploads.cancel(session);
             return Err(too_large());
         }
-        if buffer.len() <= 4096 {
-            session.append(&buffer)?;
-        } else {
-            tokio::task::block_in_place(|| session.append(&buffer))?;
+        let appended = match buffer.len() {
+            ..=4096 => session.append(&buffer),
+            _ => tokio::task::block_in_place(|| session.append(&buffer)),
+        };
+        if let Err(error) = appended {
+            // A full disk has room for others again when this one gives its own back.
+            if error.is_full() {
+                service.uploads.cancel(session);
+            }
+            return Err(error.into());
         }
         match more {
             Ok(true) => {}

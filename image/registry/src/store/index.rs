@@ -24,8 +24,8 @@ pub struct PutManifest {
     pub document: Document,
     /// Tags that shall name it.
     pub tags: Vec<Tag>,
-    /// Whether what it names must be here: blobs, and manifests.
-    pub whole: (bool, bool),
+    /// Whether the blobs and manifests it names must be here.
+    pub whole: bool,
 }
 
 /// A manifest as it was stored.
@@ -397,27 +397,26 @@ fn link(db: &Connection, repository: i64, blob: i64) -> Result<()> {
 }
 
 fn check_uses(db: &Connection, repository: i64, put: &PutManifest) -> Result<()> {
+    if !put.whole {
+        return Ok(());
+    }
     let mut missing = Vec::new();
-    if put.whole.0 {
-        let mut find = db.prepare_cached(
-            "SELECT b.size FROM blob b JOIN link l ON l.repository = ?1 AND l.blob = b.id WHERE b.digest = ?2 AND b.damaged = 0",
-        )?;
-        for used in put.document.blobs.iter().filter(|used| !used.elsewhere) {
-            let size =
-                find.query_row((repository, used.digest.as_str()), |row| unsigned(row, 0)).optional()?;
-            match size {
-                None => missing.push(used.digest.as_str()),
-                Some(size) if size != used.size => return Err(wrong_size(&used.digest, used.size, size)),
-                Some(_) => {}
-            }
+    let mut find = db.prepare_cached(
+        "SELECT b.size FROM blob b JOIN link l ON l.repository = ?1 AND l.blob = b.id \
+         WHERE b.digest = ?2 AND b.damaged = 0",
+    )?;
+    for used in put.document.blobs.iter().filter(|used| !used.elsewhere) {
+        let size = find.query_row((repository, used.digest.as_str()), |row| unsigned(row, 0)).optional()?;
+        match size {
+            None => missing.push(used.digest.as_str()),
+            Some(size) if size != used.size => return Err(wrong_size(&used.digest, used.size, size)),
+            Some(_) => {}
         }
     }
-    if put.whole.1 {
-        let mut find = db.prepare_cached("SELECT 1 FROM manifest WHERE repository = ?1 AND digest = ?2")?;
-        for child in &put.document.manifests {
-            if !find.exists((repository, child.as_str()))? {
-                missing.push(child.as_str());
-            }
+    let mut find = db.prepare_cached("SELECT 1 FROM manifest WHERE repository = ?1 AND digest = ?2")?;
+    for child in &put.document.manifests {
+        if !find.exists((repository, child.as_str()))? {
+            missing.push(child.as_str());
         }
     }
     if missing.is_empty() {

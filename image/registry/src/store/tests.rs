@@ -56,7 +56,7 @@ impl Registry {
             bytes: text.as_bytes().to_vec(),
             document: Document::parse(kind, text.as_bytes()).unwrap(),
             tags: tags.iter().map(|text| tag(text)).collect(),
-            whole: (true, true),
+            whole: true,
         };
         self.store.put_manifest(put).await.map(|()| digest)
     }
