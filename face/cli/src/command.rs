@@ -373,6 +373,27 @@ mod tests {
     }
 
     #[test]
+    fn a_program_takes_all_that_follows_its_name() {
+        for (line, arguments) in [
+            ("registry", vec![]),
+            ("registry serve --listen :5000 -h", vec!["serve", "--listen", ":5000", "-h"]),
+            ("help registry", vec!["--help"]),
+            ("--help registry gc", vec!["gc", "--help"]),
+        ] {
+            let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            match parse(&words) {
+                Ok(Parsed::Replace(program, given)) => {
+                    assert_eq!(
+                        (program.file, given),
+                        ("hull-registry", arguments.into_iter().map(str::to_owned).collect())
+                    );
+                }
+                _ => panic!("{line} is not handed over"),
+            }
+        }
+    }
+
+    #[test]
     fn every_command_is_found_by_all_its_paths() {
         for entry in TOP {
             if let Target::Group(group) = entry.target {
