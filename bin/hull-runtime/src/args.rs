@@ -50,6 +50,14 @@ pub(crate) struct Global {
 }
 
 impl Global {
+    /// A directory that was named must be there; the default one is made when it is needed.
+    pub(crate) fn check_root(&self) -> anyhow::Result<()> {
+        match &self.root {
+            Some(root) if !root.is_dir() => anyhow::bail!("no directory of records at {}", root.display()),
+            _ => Ok(()),
+        }
+    }
+
     /// The records: an ordinary user's are in their own runtime directory.
     pub(crate) fn store(&self) -> Store {
         let default = || match self.runtime_directory() {

@@ -104,7 +104,10 @@ fn dispatch(cli: &Cli, log: &log::Log) -> anyhow::Result<u8> {
         Command::Delete(args) => commands::delete(&store, args),
         Command::Pause(args) => commands::pause(&store, args),
         Command::Resume(args) => commands::resume(&store, args),
-        Command::List(args) => commands::list(&store, args),
+        Command::List(args) => {
+            cli.global.check_root()?;
+            commands::list(&store, args)
+        }
         Command::Ps(args) => commands::ps(&store, args),
         Command::Events(args) => events::events(&store, args),
         Command::Update(args) => resources::update(&store, args),

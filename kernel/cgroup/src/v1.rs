@@ -148,8 +148,20 @@ fn set_cpu(target: &Target<'_>, cpu: &LinuxCpu) -> Result<()> {
     target.set_if("cpu.cfs_quota_us", quota)?;
     target.set_if("cpu.cfs_period_us", period_later)?;
     target.set_if("cpu.cfs_burst_us", cpu.burst())?;
-    target.set_if("cpu.rt_period_us", cpu.realtime_period().filter(|value| *value != 0))?;
-    target.set_if("cpu.rt_runtime_us", cpu.realtime_runtime().filter(|value| *value != 0))
+    let period = cpu.realtime_period().filter(|value| *value != 0);
+    let runtime = cpu.realtime_runtime().filter(|value| *value != 0);
+    // The runtime must fit into the period at each step.
+    let mut period_later = None;
+    if let Some(period) = period {
+        let file = target.directory()?.join("cpu.rt_period_us");
+        match try_write(&file, &period.to_string()) {
+            Ok(()) => {}
+            Err(Errno::INVAL) if runtime.is_some() => period_later = Some(period),
+            Err(error) => return Err(failed(format!("write \"{period}\" to"), &file)(error)),
+        }
+    }
+    target.set_if("cpu.rt_runtime_us", runtime)?;
+    target.set_if("cpu.rt_period_us", period_later)
 }
 
 fn set_cpuset(target: &Target<'_>, cpu: &LinuxCpu) -> Result<()> {

@@ -35,6 +35,9 @@ pub struct Root<F: AsFd = OwnedFd> {
 
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
+/// How many links a path may have on it, as the kernel counts (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+
 /// openat2 answers EAGAIN when a rename or mount anywhere raced with a `..`; the man page says to try again.
 const ATTEMPTS: usize = 128;
 
@@ -109,10 +112,54 @@ impl<F: AsFd> Root<F> {
         Ok(Some(content))
     }
 
-    /// Makes the directory and its missing parents with `mode`, following symbolic links that exist inside the root, and
-    /// returns it opened with `O_PATH`. A dangling link on the way is an error.
+    /// Makes the directory and its missing parents with `mode`, following symbolic links inside the root also where what they
+    /// lead to is missing and made, and returns it opened with `O_PATH`.
     pub fn mkdir_all(&self, path: impl AsRef<Path>, mode: Mode) -> Result<OwnedFd> {
-        let path = path.as_ref();
+        match self.mkdir_all_plain(path.as_ref(), mode) {
+            Err(Error { source: Errno::NOTDIR | Errno::NOENT | Errno::LOOP, .. }) => {
+                self.mkdir_all_plain(&self.without_links(path.as_ref())?, mode)
+            }
+            done => done,
+        }
+    }
+
+    /// The path with every link on it replaced by what it leads to inside the root, there or not. What is then done with it
+    /// stays inside whatever has changed meanwhile.
+    fn without_links(&self, path: &Path) -> Result<PathBuf> {
+        let failed = |source| Error { operation: "follow links of", path: path.into(), source };
+        let mut links = 0;
+        let mut resolved = PathBuf::new();
+        let mut pending: Vec<std::ffi::OsString> = components(path);
+        pending.reverse();
+        while let Some(name) = pending.pop() {
+            if name == ".." {
+                resolved.pop();
+                continue;
+            }
+            let candidate = resolved.join(&name);
+            let flags = OFlags::PATH | OFlags::NOFOLLOW;
+            let link = match self.open_with(&candidate, flags, Mode::empty(), IN_ROOT) {
+                Ok(fd) => rustix::fs::readlinkat(&fd, c"", Vec::new()).ok(),
+                Err(_) => None,
+            };
+            let Some(link) = link else {
+                resolved = candidate;
+                continue;
+            };
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(failed(Errno::LOOP));
+            }
+            let target = Path::new(OsStr::from_bytes(link.as_bytes()));
+            if target.is_absolute() {
+                resolved.clear();
+            }
+            pending.extend(components(target).into_iter().rev());
+        }
+        Ok(resolved)
+    }
+
+    fn mkdir_all_plain(&self, path: &Path, mode: Mode) -> Result<OwnedFd> {
         // The common case: it is there.
         match self.open_with(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), IN_ROOT) {
             Ok(fd) => return Ok(fd),
@@ -136,6 +183,13 @@ impl<F: AsFd> Root<F> {
     /// there is not opened for writing: the result is an `O_PATH` descriptor.
     pub fn create_file(&self, path: impl AsRef<Path>, mode: Mode) -> Result<OwnedFd> {
         let path = path.as_ref();
+        if let Some(fd) = self.resolve_if_exists(path)? {
+            return Ok(fd);
+        }
+        self.create_file_plain(&self.without_links(path)?, mode)
+    }
+
+    fn create_file_plain(&self, path: &Path, mode: Mode) -> Result<OwnedFd> {
         if let Some(fd) = self.resolve_if_exists(path)? {
             return Ok(fd);
         }
@@ -211,6 +265,12 @@ impl<F: AsFd> Root<F> {
     }
 }
 
+/// The names of a path and its `..`.
+fn components(path: &Path) -> Vec<std::ffi::OsString> {
+    let kept = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    kept.map(|part| part.as_os_str().to_owned()).collect()
+}
+
 /// The names of a path; `..` is refused because what it means before a directory exists depends on links.
 fn names_of(path: &Path) -> Result<Vec<&OsStr>> {
     let mut names = Vec::new();
@@ -270,9 +330,15 @@ mod tests {
         let (directory, root) = root();
         let inside = directory.path().join("root");
         symlink(directory.path().join("made"), inside.join("link")).expect("link");
-        assert!(root.create_file("link", Mode::from_raw_mode(0o644)).is_err());
-        assert!(root.mkdir_all("link/x", Mode::from_raw_mode(0o755)).is_err());
-        assert!(!directory.path().join("made").exists());
+        root.create_file("link", Mode::from_raw_mode(0o644)).expect("made inside");
+        symlink(directory.path().join("folder"), inside.join("other")).expect("link");
+        root.mkdir_all("other/x", Mode::from_raw_mode(0o755)).expect("made inside");
+        symlink("loop", inside.join("loop")).expect("link");
+        assert!(root.create_file("loop", Mode::from_raw_mode(0o644)).is_err());
+        for name in ["made", "folder"] {
+            let path = directory.path().join(name);
+            assert!(!path.exists() && inside.join(path.strip_prefix("/").expect("absolute")).exists());
+        }
     }
 
     #[test]

@@ -55,10 +55,24 @@ impl Affinity {
 
     /// Brings this process to the CPUs it is to go on with.
     pub(crate) fn finish(&self) -> Result<(), Error> {
-        match &self.last {
-            Some(set) => sched_setaffinity(None, set).step(|| "set process.execCPUAffinity.final".into()),
-            None => Ok(()),
+        match (&self.last, &self.initial) {
+            (Some(set), _) => {
+                sched_setaffinity(None, set).step(|| "set process.execCPUAffinity.final".into())
+            }
+            (None, Some(_)) => Ok(()),
+            (None, None) => reset(),
         }
+    }
+}
+
+/// To all CPUs that the cpuset has: the caller's own affinity (a service's, a terminal's) is none of the container's.
+pub(crate) fn reset() -> Result<(), Error> {
+    let mut all = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+    match sched_setaffinity(None, &all) {
+        // No CPU of these is in the cpuset, or somebody forbids the call: nothing is lost.
+        Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::PERM | rustix::io::Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error).step(|| "reset the CPU affinity".into()),
     }
 }
 

@@ -49,7 +49,10 @@ impl Wanted {
     /// Connects, before anything is made: without its agent a container that needs one would hang.
     pub(crate) fn connect(&self) -> Result<Option<Agent>, Error> {
         let Some(path) = &self.path else { return Ok(None) };
-        let failed = || format!("connect to linux.seccomp.listenerPath {}", path.display());
+        let failed = || {
+            let path = path.display();
+            format!("failed to connect with seccomp agent, linux.seccomp.listenerPath {path}")
+        };
         let address = SocketAddrUnix::new(path).step(failed)?;
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)

@@ -343,12 +343,18 @@ impl Container {
     /// Sends a signal to the first process, or to all in the container's cgroup.
     pub fn kill(&self, signal: i32, all: bool) -> Result<(), Error> {
         if all && let Some(cgroup) = self.cgroup()? {
-            if !self.alive() && cgroup.pids()?.is_empty() {
-                return Err(state_error("container not running".into()));
-            }
             return Ok(cgroup.signal_all(signal)?);
         }
-        let Some(pidfd) = self.pidfd()? else { return Err(state_error("container not running".into())) };
+        let Some(pidfd) = self.pidfd()? else {
+            // In a pid namespace of others its processes outlive the first.
+            if signal == SIGKILL
+                && let Some(cgroup) = self.cgroup()?
+                && !cgroup.pids()?.is_empty()
+            {
+                return Ok(cgroup.kill()?);
+            }
+            return Err(state_error("container not running".into()));
+        };
         if signal == 9
             && !self.owns_pids()
             && let Some(cgroup) = self.cgroup()?

@@ -154,6 +154,11 @@ fn run_one(kind: HookKind, index: usize, hook: &Hook, state: &[u8], env: &[Strin
         }
     }
     command.stdin(Stdio::piped());
+    // In memory: something the hook leaves running may keep a pipe open for ever.
+    let said = rustix::fs::memfd_create(c"hook", rustix::fs::MemfdFlags::CLOEXEC).ok();
+    if let Some(copy) = said.as_ref().and_then(|said| said.try_clone().ok()) {
+        command.stderr(copy);
+    }
     let mut child =
         command.spawn().map_err(|error| failed(format!("could not be run: {}", go_text(&error))))?;
     if let Some(mut stdin) = child.stdin.take() {
@@ -171,7 +176,25 @@ fn run_one(kind: HookKind, index: usize, hook: &Hook, state: &[u8], env: &[Strin
     }
     let status =
         child.wait().map_err(|error| failed(format!("could not be awaited: {}", go_text(&error))))?;
-    if status.success() { Ok(()) } else { Err(failed(format!("failed: {status}"))) }
+    let said = said.map(|said| beginning_of(&said)).unwrap_or_default();
+    if status.success() {
+        // Nobody is there to be told when this fails.
+        let _ = rustix::io::write(rustix::stdio::stderr(), &said);
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&said);
+    Err(failed(match said.trim() {
+        "" => format!("failed: {status}"),
+        said => format!("failed: {status}: {said}"),
+    }))
+}
+
+/// As much of what a hook said as fits into an error.
+fn beginning_of(file: &std::os::fd::OwnedFd) -> Vec<u8> {
+    let mut text = vec![0; 1024];
+    let length = rustix::io::pread(file, &mut text[..], 0).unwrap_or(0);
+    text.truncate(length);
+    text
 }
 
 fn go_text(error: &std::io::Error) -> String {

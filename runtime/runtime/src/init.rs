@@ -255,6 +255,7 @@ impl Init<'_> {
     /// From a complete container to the command.
     fn finish(&self) -> Result<Infallible, Error> {
         let process = &self.plan.process;
+        crate::affinity::reset()?;
         process.limit()?;
         hull_sys::fd::cloexec_from(3 + self.preserve_fds).step(|| "mark descriptors close-on-exec".into())?;
         process.become_user()?;
@@ -275,7 +276,13 @@ impl Init<'_> {
             sync::send_failure(go.socket(self), &error);
             hull_sys::process::exit_now(error.kind().exit_code().into())
         };
-        if !HookKind::StartContainer.list(self.spec).is_empty() {
+        // Hooks inside are held to the policy, too, unless no-new-privileges lets it wait; as runc does it.
+        let has_hooks = !HookKind::StartContainer.list(self.spec).is_empty();
+        let confined_before_hooks = has_hooks && !process.notifies() && !process.forbids_new_privileges();
+        if confined_before_hooks && let Err(error) = process.confine() {
+            failed(error);
+        }
+        if has_hooks {
             let state = HookState::new(self.spec, self.id, self.bundle, "created", self.own_pid());
             if let Err(error) =
                 hooks::run_with(HookKind::StartContainer, self.spec, &state, &process.environment())
@@ -284,6 +291,7 @@ impl Init<'_> {
             }
         }
         if !process.notifies()
+            && !confined_before_hooks
             && let Err(error) = process.confine()
         {
             failed(error);

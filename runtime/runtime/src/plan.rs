@@ -371,7 +371,11 @@ fn paths(field: &str, list: &Option<Vec<String>>) -> Result<Vec<String>, Error> 
     let list = list.clone().unwrap_or_default();
     match list.iter().find(|path| !path.starts_with('/') || path.contains('\0')) {
         Some(bad) => Err(Error::spec(field, format!("{bad:?} is not an absolute path"))),
-        None => Ok(list),
+        None => {
+            // One that is there twice would be covered twice.
+            let mut seen = std::collections::HashSet::new();
+            Ok(list.into_iter().filter(|path| seen.insert(path.trim_end_matches('/').to_owned())).collect())
+        }
     }
 }
 
@@ -483,9 +487,6 @@ fn resources(linux: &Linux) -> LinuxResources {
     if rules.last().is_some_and(everything) {
         // A privileged container: nothing to add, and the kernel would narrow "all" to what is added.
         return resources;
-    }
-    for device in linux.devices().iter().flatten() {
-        rules.push(allow(device.typ(), Some(device.major()), Some(device.minor()), "rwm"));
     }
     let c = LinuxDeviceType::C;
     rules.push(allow(c, None, None, "m"));

@@ -202,6 +202,11 @@ impl ProcessPlan {
         }
     }
 
+    /// `noNewPrivileges`
+    pub(crate) fn forbids_new_privileges(&self) -> bool {
+        self.no_new_privileges
+    }
+
     fn seccomp_needs_admin(&self) -> bool {
         self.seccomp.is_some() && !self.no_new_privileges
     }

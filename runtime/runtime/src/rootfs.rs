@@ -109,6 +109,7 @@ impl<'a> RootFs<'a> {
     }
 
     fn filesystem(&self, mount: &MountPlan, kind: &str, source: Option<&str>) -> Result<(), Error> {
+        let covers = kind == "tmpfs" && self.root.resolve_if_exists(&mount.destination)?.is_some();
         let target = self.directory_for(mount, kind)?;
         if kind != "proc" {
             refuse_proc(&target, mount, &target)?;
@@ -119,8 +120,8 @@ impl<'a> RootFs<'a> {
         {
             options.data.push(format!("context={label}"));
         }
-        if kind == "tmpfs" && !options.data.iter().any(|option| option.starts_with("mode=")) {
-            // As runc: a tmpfs looks like the directory it covers.
+        if covers && !options.data.iter().any(|option| option.starts_with("mode=")) {
+            // As runc: a tmpfs looks like the directory it covers, and is anybody's where there was none.
             let stat = rustix::fs::fstat(&target).step(|| "stat the directory below".into())?;
             options.data.push(format!("mode={:o}", stat.st_mode & 0o7777));
         }
@@ -419,6 +420,7 @@ impl<'a> RootFs<'a> {
             set_attributes(&self.root, false, MountAttrFlags::MOUNT_ATTR_RDONLY, MountAttrFlags::empty())?;
         }
         if no_pivot {
+            self.unmount_what_shows_the_machine()?;
             rustix::process::fchdir(&self.root).step(|| "enter the new root".into())?;
             rustix::process::chroot(c".").step(|| "chroot".into())?;
             rustix::process::chdir(c"/").step(|| "enter /".into())?;
@@ -429,6 +431,21 @@ impl<'a> RootFs<'a> {
             change_propagation(&self.root, recursive, propagation)?;
         }
         self.spent.close();
+        Ok(())
+    }
+
+    /// Without pivot_root the caller's mounts stay, out of reach but in the namespace: with a procfs or sysfs among them that
+    /// shows everything, the kernel would let the container mount another such.
+    fn unmount_what_shows_the_machine(&self) -> Result<(), Error> {
+        use rustix::mount::{UnmountFlags, unmount};
+        let shows = |mount: &hull_mount::MountInfo| matches!(mount.kind.as_str(), "proc" | "sysfs");
+        for mount in hull_mount::mountinfo()?.iter().filter(|mount| shows(mount)).rev() {
+            match unmount(&mount.mount_point, UnmountFlags::DETACH) {
+                // Went with the one it was on; or is covered, so that nobody sees it.
+                Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+                Err(error) => return Err(error).step(|| format!("unmount {}", mount.mount_point.display())),
+            }
+        }
         Ok(())
     }
 

@@ -61,8 +61,8 @@ pub enum CompileError {
     #[error("seccomp errnoRet {0} is no error number")]
     ErrnoRange(u32),
     /// The supervisor could never be told where to listen.
-    #[error("SCMP_ACT_NOTIFY cannot be used as the default action or for write")]
-    Notify,
+    #[error("SCMP_ACT_NOTIFY cannot be used for the {0}")]
+    Notify(&'static str),
     /// An argument number above 5.
     #[error("seccomp rule for {name:?} compares argument {index}; a system call has arguments 0 to 5")]
     Argument {
@@ -86,7 +86,7 @@ pub enum CompileError {
 pub fn compile(policy: &LinuxSeccomp) -> Result<Program, CompileError> {
     let default = action(policy.default_action(), policy.default_errno_ret())?;
     if policy.default_action() == Action::ScmpActNotify {
-        return Err(CompileError::Notify);
+        return Err(CompileError::Notify("default action"));
     }
     let rules = rules(policy)?;
     let abis = Abis::of(policy);
@@ -208,7 +208,7 @@ fn resolve(syscall: &LinuxSyscall, default: u32) -> Result<Rule, CompileError> {
     let names = syscall.names();
     let first = names.first().ok_or(CompileError::NoName)?;
     if syscall.action() == Action::ScmpActNotify && names.iter().any(|name| name == "write") {
-        return Err(CompileError::Notify);
+        return Err(CompileError::Notify("write syscall"));
     }
     let mut compared = [0; 6];
     let mut conditions = Vec::new();
