@@ -431,11 +431,10 @@ impl Actor {
             return;
         }
         let stop_signal = signal::parse(&self.def.config.stop_signal).unwrap_or(signal::TERM);
-        if number == signal::KILL || number == stop_signal {
-            if let Err(error) = self.remember_the_hand().await {
-                let _ = reply.send(Err(error));
-                return;
-            }
+        let ends = number == signal::KILL || number == stop_signal;
+        if ends && let Err(error) = self.remember_the_hand().await {
+            let _ = reply.send(Err(error));
+            return;
         }
         self.emit("kill", &[("signal", &number.to_string())]);
         match self.send_signal(number) {
