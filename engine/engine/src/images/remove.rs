@@ -68,14 +68,57 @@ impl Engine {
     /// # Errors
     /// An unknown filter.
     pub async fn image_prune(&self, filters: &Filters) -> Result<ImagesPruned> {
+        let mut deleted = Vec::new();
+        let mut reclaimed = 0;
+        for image in self.prunable(filters)? {
+            self.untag_all(image.id(), self.names_of(image.id()), &mut deleted).await?;
+            reclaimed += self.own_bytes(&image);
+            self.delete(&image, &mut deleted).await?;
+        }
+        reclaimed += self.sweep().await?;
+        let attributes = [("reclaimed".to_owned(), reclaimed.to_string())].into();
+        self.events().emit("image", "prune", "", attributes);
+        Ok(ImagesPruned {
+            images_deleted: (!deleted.is_empty()).then_some(deleted),
+            space_reclaimed: reclaimed,
+        })
+    }
+
+    /// What [`Engine::image_prune`] would remove, and the bytes of layers that nothing else needs. Removes nothing.
+    ///
+    /// # Errors
+    /// An unknown filter.
+    pub fn image_prune_preview(&self, filters: &Filters) -> Result<ImagesPruned> {
+        let images = self.prunable(filters)?;
+        let mut told = Vec::new();
+        for image in &images {
+            let untagged = self.names_of(image.id()).into_iter().map(|name| name.familiar());
+            told.extend(untagged.map(|untagged| ImageDeleted { untagged, ..ImageDeleted::default() }));
+            told.push(ImageDeleted { deleted: image.id().to_string(), ..ImageDeleted::default() });
+        }
+        let goes = |id: &Digest| images.iter().any(|image| image.id() == id);
+        let known = self.0.images.known();
+        let others = known.images.values().filter(|other| !goes(other.id()));
+        let kept: BTreeSet<&Digest> = others.flat_map(|other| other.chain()).collect();
+        let freed: std::collections::BTreeMap<&Digest, u64> = images
+            .iter()
+            .flat_map(|image| image.sized_layers())
+            .filter(|(layer, _)| !kept.contains(layer))
+            .collect();
+        Ok(ImagesPruned {
+            images_deleted: (!told.is_empty()).then_some(told),
+            space_reclaimed: freed.values().sum(),
+        })
+    }
+
+    /// The images a prune is about, children before parents.
+    fn prunable(&self, filters: &Filters) -> Result<Vec<Arc<Image>>> {
         check_filters(filters, &["dangling", "label", "label!", "until"])?;
         let only_dangling = boolean(filters, "dangling")?.unwrap_or(true);
         let until = until(filters)?;
         let mut candidates: Vec<Arc<Image>> = self.0.images.known().shown().cloned().collect();
-        // Children before parents.
         candidates.sort_by_key(|image| std::cmp::Reverse(image.created()));
-        let mut deleted = Vec::new();
-        let mut reclaimed = 0;
+        let mut chosen: Vec<Arc<Image>> = Vec::new();
         for image in candidates {
             let id = image.id();
             let names = self.names_of(id);
@@ -87,21 +130,18 @@ impl Engine {
                 || !filters.matches_labels("label", labels)
                 || has_any_label(filters, "label!", labels)
                 || !self.users_of(id).is_empty()
-                || self.0.images.known().children_of(id).next().is_some()
+                || self
+                    .0
+                    .images
+                    .known()
+                    .children_of(id)
+                    .any(|child| chosen.iter().all(|c| c.id() != child.id()))
             {
                 continue;
             }
-            self.untag_all(id, names, &mut deleted).await?;
-            reclaimed += self.own_bytes(&image);
-            self.delete(&image, &mut deleted).await?;
+            chosen.push(image);
         }
-        reclaimed += self.sweep().await?;
-        let attributes = [("reclaimed".to_owned(), reclaimed.to_string())].into();
-        self.events().emit("image", "prune", "", attributes);
-        Ok(ImagesPruned {
-            images_deleted: (!deleted.is_empty()).then_some(deleted),
-            space_reclaimed: reclaimed,
-        })
+        Ok(chosen)
     }
 
     /// Containers of an image, of all its platforms: id, and whether it runs.

@@ -173,7 +173,13 @@ async fn a_name_moves_and_leaves_a_dangling_image() {
     let pruned = engine.image_prune(&filters("")).await.expect("prune");
     assert_eq!(pruned.images_deleted.expect("deleted")[0].deleted, old);
     assert_eq!(pruned.space_reclaimed, 5);
+    let told = engine.image_prune_preview(&filters(r#"{"dangling":["false"]}"#)).expect("preview");
     let pruned = engine.image_prune(&filters(r#"{"dangling":["false"]}"#)).await.expect("prune");
+    assert_eq!(
+        told.images_deleted.map(|list| list.iter().filter(|one| !one.deleted.is_empty()).count()),
+        Some(1)
+    );
+    assert!(told.space_reclaimed <= pruned.space_reclaimed);
     assert_eq!(untagged(&pruned.images_deleted.expect("deleted")), ["a:latest"]);
 }
 

@@ -79,7 +79,12 @@ async fn save(engine: &Engine, names: Vec<String>, call: Call) -> Answer {
 }
 
 pub(crate) async fn prune(engine: &Engine, call: Call) -> Answer {
-    json(&engine.image_prune(&call.query.filters()?).await?)
+    let filters = call.query.filters()?;
+    // Hull's own: what would be removed.
+    if call.query.flag("dry-run") {
+        return json(&engine.image_prune_preview(&filters)?);
+    }
+    json(&engine.image_prune(&filters).await?)
 }
 
 pub(crate) async fn one(engine: &Engine, name: &str, op: ImageOp, call: Call) -> Answer {

@@ -24,6 +24,7 @@ const FLAGS: &[Flag] = &[
     Flag::switch("all", "Remove all unused images, not just dangling ones").short('a'),
     Flag::new(FILTER, "filter", "Provide filter values (e.g. \"until=<timestamp>\")"),
     Flag::switch("force", "Do not prompt for confirmation").short('f'),
+    Flag::switch("dry-run", "Tell what would be removed, and remove nothing"),
 ];
 
 async fn run(invocation: Invocation) -> Result<u8> {
@@ -34,6 +35,9 @@ async fn run(invocation: Invocation) -> Result<u8> {
         "all dangling images"
     };
     let question = format!("WARNING! This will remove {what}.\nAre you sure you want to continue? [y/N] ");
+    if invocation.matches.on("dry-run") {
+        return tell(&invocation, prune_filters(&invocation), all).await;
+    }
     if !confirmed(&invocation, &question)? {
         return Ok(0);
     }
@@ -42,6 +46,19 @@ async fn run(invocation: Invocation) -> Result<u8> {
         output::line(&text);
     }
     output::line(&format!("Total reclaimed space: {}", human::size(space as f64)));
+    Ok(0)
+}
+
+async fn tell(invocation: &Invocation, mut filters: Filters, all: bool) -> Result<u8> {
+    filters.add("dangling", if all { "false" } else { "true" });
+    let client = invocation.engine.client().await?;
+    let query = Query::new().flag("dry-run", true).filters(&filters);
+    let pruned: ImagesPruned = client.request(Method::POST, "/images/prune", &query, empty()).await?;
+    let deleted = or_empty(pruned.images_deleted);
+    if !deleted.is_empty() {
+        output::line(&format!("Images to delete:\n{}", super::rm::lines(&deleted).to_lowercase_first()));
+    }
+    output::line(&format!("Space to reclaim: {}", human::size(pruned.space_reclaimed as f64)));
     Ok(0)
 }
 
