@@ -5,6 +5,7 @@
 
 mod bundle;
 mod engines;
+mod images;
 mod memory;
 mod pulls;
 pub(crate) mod registry;

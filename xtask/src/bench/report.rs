@@ -39,7 +39,7 @@ pub(super) enum Target {
 use Target::{Below, Share};
 
 /// Rows in the order of the table, with what they mean and must reach.
-const ROWS: [(&str, &str, Target); 12] = [
+const ROWS: [(&str, &str, Target); 19] = [
     ("run --network none", "`run --rm --network none busybox true`, engine included", Share(1.0, "crun")),
     ("run", "the same with the bridge network", Share(0.1, "docker")),
     ("exec", "`exec` of true", Share(0.6, "crun")),
@@ -52,9 +52,20 @@ const ROWS: [(&str, &str, Target); 12] = [
     ("pull slim", "`pull` of one layer of small files (80 MB) into an empty store", Share(0.35, "podman")),
     ("pull big", "`pull` of five layers (900 MB)", Share(0.4, "podman")),
     ("rmi big", "`rmi` of it", Share(0.3, "docker")),
+    ("image ls of 500", "`image ls` with 500 images", Share(0.1, "docker")),
+    ("pull of a small layer", "`pull` with all layers there but a small one", Share(0.2, "docker")),
+    (
+        "push of a big image",
+        "`push` of six layers to an empty registry, as they were pulled",
+        Share(0.8, "ctr"),
+    ),
+    ("save of a big image", "`save` of it", Share(0.5, "podman")),
+    ("load of a big image", "`load` of it", Share(0.5, "podman")),
+    ("memory of a pull", "most memory of the engine while it pulls it (PSS)", Below(100.0 * 1024.0)),
+    ("memory of a pull", "… beside dockerd and containerd", Share(0.5, "docker")),
 ];
 
-const ENGINES: [&str; 5] = ["hull", "docker", "podman", "crun", "sh"];
+const ENGINES: [&str; 6] = ["hull", "docker", "podman", "ctr", "crun", "sh"];
 
 /// Figures of one run.
 pub(super) struct Report {
@@ -91,7 +102,7 @@ impl Report {
 
     /// The table in Markdown.
     pub(super) fn table(&self) -> String {
-        self.table_of(&ROWS, &ENGINES, &["Hull", "docker", "podman", "bare crun", "`sh \\| cat`"])
+        self.table_of(&ROWS, &ENGINES, &["Hull", "docker", "podman", "ctr", "bare crun", "`sh \\| cat`"])
     }
 
     pub(super) fn table_of(

@@ -29,13 +29,14 @@ const LISTED: usize = 300;
 const LOG: &str = "yes 'the quick brown fox jumps over the lazy dog and then writes one more line to the log' | \
                    head -c 200000000";
 
-struct Bench {
+/// The engines, and what every row needs.
+pub(super) struct Bench {
     /// Samples of each short measurement.
-    samples: usize,
-    archive: String,
-    hull: Engine,
-    docker: Engine,
-    podman: Engine,
+    pub(super) samples: usize,
+    pub(super) archive: String,
+    pub(super) hull: Engine,
+    pub(super) docker: Engine,
+    pub(super) podman: Engine,
     results: File,
 }
 
@@ -45,7 +46,7 @@ type Row = (&'static str, fn(&mut Bench) -> Result<()>);
 /// Takes every measurement that was asked for.
 pub(super) fn measure(options: &Options) -> Result<()> {
     let mut bench = Bench::prepare(options)?;
-    let rows: [Row; 8] = [
+    let rows: [Row; 9] = [
         ("idle memory", Bench::idle_memory),
         ("run none", Bench::run_none),
         ("run bridge", Bench::run_bridge),
@@ -54,6 +55,7 @@ pub(super) fn measure(options: &Options) -> Result<()> {
         ("log", Bench::log),
         ("ps", Bench::ps),
         ("pull slim, pull big, rmi big", Bench::pulls),
+        ("images", Bench::images),
     ];
     for (name, row) in rows {
         if options.rows.is_empty() || options.rows.iter().any(|wanted| name.contains(wanted.as_str())) {
@@ -79,15 +81,15 @@ impl Bench {
         Ok(Self { samples: options.samples, archive, hull, docker, podman, results })
     }
 
-    fn engines(&self) -> [&Engine; 3] {
+    pub(super) fn engines(&self) -> [&Engine; 3] {
         [&self.hull, &self.docker, &self.podman]
     }
 
-    fn import(&self) -> Result<()> {
+    pub(super) fn import(&self) -> Result<()> {
         self.engines().into_iter().try_for_each(|engine| engine.import(&self.archive))
     }
 
-    fn keep(&mut self, figures: Vec<Figure>) -> Result<()> {
+    pub(super) fn keep(&mut self, figures: Vec<Figure>) -> Result<()> {
         for figure in figures {
             eprintln!(
                 "    {:<28}{:<8}{:>10.1} {:<4} ({:.1} to {:.1}, the rest of the machine used {:.2} processors)",
