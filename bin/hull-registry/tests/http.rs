@@ -298,6 +298,8 @@ fn users_tokens_and_rights() {
     let (right, wrong) = ("Authorization: Basic YW5uOnNlY3JldA==", "Authorization: Basic YW5uOndyb25n");
     assert_eq!(registry.ask("GET", "/v2/", &[wrong], b"").status, 401);
     assert_eq!(registry.ask("GET", "/v2/", &[right], b"").status, 200);
+    assert_eq!(registry.get("/metrics").status, 401);
+    assert_eq!(registry.ask("GET", "/metrics", &[right], b"").status, 200);
     let path = "/auth/token?service=test&scope=repository:team/a:pull,push,delete";
     let answer = registry.ask("GET", path, &[right], b"").text();
     let token = answer.split("\"token\":\"").nth(1).unwrap().split('"').next().unwrap();

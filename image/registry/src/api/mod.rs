@@ -145,7 +145,10 @@ pub(crate) async fn answer(
         Route::Root => Err(ApiError::new(Code::NotFound, "there is no such page")),
         Route::Base if get => base(service, request),
         Route::Catalog if get => lists::catalog(service, request),
-        Route::Metrics if get && service.policy.metrics => service.metrics_page(),
+        Route::Metrics if get && service.policy.metrics => {
+            base(service, request)?;
+            service.metrics_page()
+        }
         Route::Metrics if get => Err(ApiError::new(Code::NotFound, "there is no such page")),
         // Clients that would rather post a form ask again with GET when that is refused.
         Route::Token if method == Method::Get => token::issue(service, request),
