@@ -16,6 +16,8 @@ const OBJECT: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 /// How long a job may take: the manager is busy when a machine boots.
 const JOB_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the manager may take to forget a unit of that name that has ended.
+const FORGETTING: Duration = Duration::from_secs(3);
 /// `CPUQuotaPerSecUSec` and limits: none.
 const INFINITY: u64 = u64::MAX;
 
@@ -266,14 +268,15 @@ impl Systemd {
             all.retain(|(name, _)| *name != extra.name);
             all.push((extra.name.clone(), extra.value.clone()));
         }
-        match self.start_unit(unit, &all) {
-            Err(Error::Systemd { source: dbus::Error::Answer { name, .. }, .. })
-                if name.ends_with(".UnitExists") =>
-            {
-                self.forget_failure(&unit.name)?;
-                self.start_unit(unit, &all)
+        let deadline = Instant::now() + FORGETTING;
+        loop {
+            match self.start_unit(unit, &all) {
+                Err(error) if is_there(&error) && Instant::now() < deadline => {
+                    self.forget_failure(&unit.name)?;
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                other => return other,
             }
-            other => other,
         }
     }
 
@@ -357,6 +360,10 @@ impl Systemd {
 
 fn open(direct: &Path, bus: &Path) -> std::result::Result<Connection, dbus::Error> {
     Connection::open(direct, false).or_else(|first| Connection::open(bus, true).map_err(|_| first))
+}
+
+fn is_there(error: &Error) -> bool {
+    matches!(error, Error::Systemd { source: dbus::Error::Answer { name, .. }, .. } if name.ends_with(".UnitExists"))
 }
 
 fn is_missing(error: &Error) -> bool {

@@ -438,11 +438,13 @@ impl Container {
             if busy && !cgroup.pids()?.is_empty() {
                 cgroup.kill()?;
             }
-            if let Some(scope) = &self.record.scope {
-                scope.stop()?;
-            }
+            let stopped = self.record.scope.as_ref().map_or(Ok(()), Scope::stop);
             if busy {
-                cgroup.remove()?;
+                // A unit without a cgroup has ended, whatever its manager answered.
+                cgroup
+                    .remove()
+                    .map_err(Error::from)
+                    .and_then(|()| if cgroup.exists() { stopped } else { Ok(()) })?;
             }
         }
         self.record.resctrl.remove();
