@@ -137,8 +137,8 @@ pub(crate) fn features() -> anyhow::Result<u8> {
             "netDevices": { "enabled": true },
         },
         "annotations": {
-            "org.opencontainers.runc.checkpoint.enabled": "true",
-            "run.oci.checkpoint.enabled": "true",
+            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "run.oci.checkpoint.enabled": "false",
         },
         "potentiallyUnsafeConfigAnnotations": ["org.criu.config", "org.systemd.property."],
     });
