@@ -90,7 +90,7 @@ pub(crate) struct Unpacked {
 ///
 /// A layer's life: [`Driver::unpack`] writes it into an empty directory, which the store renames to the layer's own and
 /// which is gone in one go when it is removed. What the driver keeps in it is its own affair; from outside a layer is its
-/// *place*, a path below its directory, by which any driver's layers are told apart ([`Images::is_image`]): a store may
+/// *place*, a path below its directory, by which any driver's layers are told apart ([`image::is_image`]): a store may
 /// hold layers of several, and a container's root file system be made of them.
 ///
 /// A container's own files lie in a directory of the engine, the *own* directory: [`Driver::prepare`] fills it once, and
