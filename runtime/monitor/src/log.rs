@@ -233,13 +233,28 @@ fn numbered(path: &Path, number: u32) -> PathBuf {
     name.into()
 }
 
-/// Whether `data` consists of bytes that stand for themselves in a JSON string, and line ends. Written so that it is
-/// done sixteen bytes at a time.
+/// Whether `data` consists of bytes that stand for themselves in a JSON string, and line ends. Eight bytes at a time by
+/// hand: a program that is built for size has no loops made parallel for it, and this one would take most of a busy
+/// monitor's own time.
 fn is_plain(data: &[u8]) -> bool {
-    data.chunks(256).all(|chunk| !chunk.iter().fold(false, |special, byte| special | is_special(*byte)))
+    let (words, rest) = data.as_chunks::<8>();
+    words.iter().all(|word| special_bytes(u64::from_le_bytes(*word)) == 0)
+        && !rest.iter().any(|byte| is_special(*byte))
 }
 
-#[inline]
+/// [`is_special`] of each of eight bytes, told by the highest bit of each. No step carries from one byte to the next.
+fn special_bytes(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * EACH;
+    let low = word & !HIGH;
+    let is = |byte: u64| {
+        let differs = low ^ (byte * EACH);
+        !(differs + 0x7f * EACH) & HIGH & !word
+    };
+    let control = !(low + (0x80 - 0x20) * EACH) & HIGH & !word;
+    control & !is(0x0a) | is(0x22) | is(0x5c) | is(0x7f) | word & HIGH
+}
+
 fn is_special(byte: u8) -> bool {
     (byte < 0x20) & (byte != b'\n') | (byte == b'"') | (byte == b'\\') | (byte >= 0x7f)
 }
@@ -301,6 +316,20 @@ mod tests {
     fn log(dir: &Path, max_size: Option<u64>, max_file: u32) -> Log {
         let config = JsonFileConfig { path: dir.join("log"), max_size, max_file, ..Default::default() };
         Log::open(&LogConfig::JsonFile(config)).unwrap()
+    }
+
+    #[test]
+    fn eight_bytes_at_once_are_told_apart_as_one_by_one() {
+        for byte in 0..=u8::MAX {
+            for (place, around) in
+                (0..8).flat_map(|place| [0, 0x0a, 0x20, 0x7f, 0xff].map(|around| (place, around)))
+            {
+                let mut bytes = [around; 8];
+                bytes[place] = byte;
+                let told = special_bytes(u64::from_le_bytes(bytes)).to_le_bytes();
+                assert_eq!(told, bytes.map(|byte| if is_special(byte) { 0x80 } else { 0 }), "{bytes:x?}");
+            }
+        }
     }
 
     fn lines(path: &Path) -> Vec<(String, String)> {
