@@ -13,6 +13,7 @@ use hull_monitor::client::{Connection, ConnectionError, Executable, spawn};
 use hull_monitor::config::{ConsoleSize, JsonFileConfig, LogConfig, Rootfs};
 use hull_monitor::protocol::{Action, Attach, Event, Exec, Exit, FailureKind, Phase};
 use oci_spec::runtime::{Process, Spec};
+use rustix::mount::MountAttrFlags;
 use serde_json::{Value, json};
 
 const BUSYBOX: &str = "/bin/busybox";
@@ -70,7 +71,7 @@ impl Container {
             engine_id: "test".into(),
             bundle: dir.path().into(),
             spec: Spec::default(),
-            rootfs: Rootfs::Overlay { lower: vec![path("layer")], upper: path("upper"), work: path("work") },
+            rootfs: Rootfs::Sent,
             open_stdin: false,
             stdin_once: false,
             console_size: None,
@@ -85,7 +86,13 @@ impl Container {
         config.spec = serde_json::from_value(spec).unwrap();
         config.write(&path("monitor.json")).unwrap();
         let executable = Executable::Path(Path::new(env!("CARGO_BIN_EXE_hull-runtime")));
-        let (engine, monitor) = spawn(executable, &path("monitor.json"), None).unwrap();
+        let layers = hull_mount::Overlay {
+            lower: vec![path("layer")],
+            upper: Some((path("upper"), path("work"))),
+            options: Vec::new(),
+        };
+        let root = hull_mount::overlay(&layers, MountAttrFlags::empty()).unwrap();
+        let (engine, monitor) = spawn(executable, &path("monitor.json"), Some(root.as_fd())).unwrap();
         Self { dir, cgroup, engine: Some(engine), monitor }
     }
 

@@ -76,10 +76,9 @@ impl InProcess {
 
 impl Backend for InProcess {
     fn create(&mut self, config: &MonitorConfig, stdio: Stdio) -> Result<Process, Failure> {
-        let rootfs = match config.rootfs.clone() {
+        let rootfs = match config.rootfs {
             Rootfs::Path => hull_oci::Rootfs::Path,
             Rootfs::Sent => hull_oci::Rootfs::Mount(self.root.take().ok_or_else(no_root)?),
-            Rootfs::Overlay { lower, upper, work } => hull_oci::Rootfs::Overlay { lower, upper, work },
         };
         let request = CreateRequest {
             id: &config.id,

@@ -63,15 +63,6 @@ pub enum Rootfs {
     Path,
     /// A detached mount that the engine sends as the first message on standard input ([`crate::client::spawn`]).
     Sent,
-    /// An overlay that is mounted in the container's mount namespace only.
-    Overlay {
-        /// Read-only layers, topmost first.
-        lower: Vec<PathBuf>,
-        /// The writable layer.
-        upper: PathBuf,
-        /// Overlayfs's work directory, on the same file system as `upper`.
-        work: PathBuf,
-    },
 }
 
 /// Where the container's output is kept.

@@ -1,7 +1,7 @@
 //! Another OCI runtime (runc, crun, runsc, …) driven by its command line.
 //!
 //! The monitor becomes the reaper of what the runtime leaves behind, so that the container's first process is its
-//! child as with Hull's own runtime. An overlay root is mounted in a mount namespace of the monitor's own and goes
+//! child as with Hull's own runtime. A root file system that was sent is attached in a mount namespace of the monitor's own and goes
 //! away with the last process in it. A foreign runtime's container does not die with the monitor; an engine finds it
 //! by its cgroup.
 
@@ -14,7 +14,7 @@ use std::process::{self, Command};
 
 use hull_oci::Stdio;
 use hull_oci::cgroup::{Cgroup, Cgroups};
-use rustix::mount::{MountAttrFlags, MountPropagationFlags};
+use rustix::mount::MountPropagationFlags;
 use rustix::process::{Pid, PidfdFlags};
 
 use crate::backend::{Backend, Process, chain, failure, no_root};
@@ -98,10 +98,9 @@ impl Foreign {
     /// Mounts the root and writes the bundle's `config.json`.
     fn prepare(&mut self, config: &MonitorConfig) -> Result<(), Failure> {
         let mut spec = config.spec.clone();
-        let mount = match &config.rootfs {
+        let mount = match config.rootfs {
             Rootfs::Path => None,
             Rootfs::Sent => Some(self.root.take().ok_or_else(no_root)?),
-            Rootfs::Overlay { lower, upper, work } => Some(overlay(lower, upper, work)?),
         };
         if let Some(mount) = mount {
             let root = self.bundle.join("rootfs");
@@ -187,16 +186,6 @@ impl Console {
         let received = hull_sys::socket::recv_fds(&stream, &mut name)?;
         received.fds.into_iter().next().ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
     }
-}
-
-fn overlay(lower: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, Failure> {
-    let layers = hull_mount::Overlay {
-        lower: lower.to_vec(),
-        upper: Some((upper.to_owned(), work.to_owned())),
-        options: Vec::new(),
-    };
-    hull_mount::overlay(&layers, MountAttrFlags::empty())
-        .map_err(|error| failure(FailureKind::Other, chain(&error)))
 }
 
 /// Attaches the root file system in a mount namespace of this process's own.

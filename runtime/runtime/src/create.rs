@@ -444,11 +444,6 @@ pub(crate) fn open_files(
 fn open_root(rootfs: &Rootfs, spec: &Spec, bundle: &Path) -> Result<OwnedFd, Error> {
     let mount = match rootfs {
         Rootfs::Mount(mount) => return mount.try_clone().map_err(|_| Error::Vanished("opening its root")),
-        Rootfs::Overlay { lower, upper, work } => {
-            let upper = Some((upper.clone(), work.clone()));
-            let layers = hull_mount::Overlay { lower: lower.clone(), upper, options: Vec::new() };
-            return Ok(hull_mount::overlay(&layers, MountAttrFlags::empty())?);
-        }
         Rootfs::Path => {
             let root = spec.root().as_ref().ok_or_else(|| Error::spec("root", "is required"))?;
             let path = bundle.join(root.path());

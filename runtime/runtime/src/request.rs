@@ -6,7 +6,7 @@ use hull_cgroup::Cgroup;
 use hull_cgroup::systemd::Manager;
 use oci_spec::runtime::{Process, Spec};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A container to create.
 #[derive(Debug)]
@@ -41,16 +41,8 @@ pub struct CreateRequest<'a> {
 pub enum Rootfs {
     /// `root.path` of the configuration, relative to the bundle.
     Path,
-    /// An overlay made as a detached mount and attached in the container's mount namespace only.
-    Overlay {
-        /// Lower directories, topmost first.
-        lower: Vec<PathBuf>,
-        /// Upper directory.
-        upper: PathBuf,
-        /// Work directory, on the file system of `upper`.
-        work: PathBuf,
-    },
-    /// A detached mount (`fsmount(2)`, `open_tree(2)` with `OPEN_TREE_CLONE`).
+    /// A detached mount (`fsmount(2)`, `open_tree(2)` with `OPEN_TREE_CLONE`), attached in the container's mount
+    /// namespace only.
     Mount(OwnedFd),
 }
 

@@ -4,6 +4,7 @@
 
 use hull_oci::{CreateRequest, Created, ErrorKind, ExecRequest, Rootfs, Stdio};
 use oci_spec::runtime::{Process, Spec};
+use rustix::mount::MountAttrFlags;
 use rustix::process::{WaitId, WaitIdOptions};
 use serde_json::json;
 use std::io::Read;
@@ -81,15 +82,17 @@ impl Fixture {
     }
 
     fn create(&self, spec: &Spec, stdio: Stdio) -> Result<Created, hull_oci::Error> {
+        let layers = hull_mount::Overlay {
+            lower: vec![self.path("lower:1")],
+            upper: Some((self.path("upper"), self.path("work"))),
+            options: Vec::new(),
+        };
+        let root = hull_mount::overlay(&layers, MountAttrFlags::empty()).expect("overlay");
         hull_oci::create(CreateRequest {
             id: &self.id,
             spec,
             bundle: self.directory.path(),
-            rootfs: Rootfs::Overlay {
-                lower: vec![self.path("lower:1")],
-                upper: self.path("upper"),
-                work: self.path("work"),
-            },
+            rootfs: Rootfs::Mount(root),
             stdio,
             preserve_fds: 0,
             no_pivot: false,
