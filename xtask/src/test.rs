@@ -136,16 +136,7 @@ fn apart(cargo: &Command) -> Result<Command> {
         command.current_dir(cargo.get_current_dir().context("no folder")?);
         return Ok(command);
     }
-    let mut command = Command::new("unshare");
-    command.args([
-        "--mount",
-        "--net",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-        "--propagation=private",
-    ]);
+    let mut command = hull_fixtures::host::apart();
     // The shell stays as the first process, which reaps what tests orphan.
     command.args(["sh", "-c", "ip link set lo up; \"$@\"; exit $?", "sh"]);
     command.arg(cargo.get_program()).args(cargo.get_args());

@@ -2,17 +2,14 @@
 
 mod suite;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use hull_distribution::{Access, Client, Config};
+use hull_fixtures::made::{self, noise};
 use hull_fixtures::skip;
 use hull_model::{Descriptor, Reference, media_type};
-use suite::{MANIFEST, Registry, bytes, digest, manifest};
-
-/// Environment variable: a Debian root that has docker, podman and skopeo; `cargo xtask bench` makes one here.
-const ROOT: &str = "HULL_BENCH_ROOT";
-const DEFAULT_ROOT: &str = "/var/tmp/hull-bench/trixie";
+use suite::{MANIFEST, Registry, digest, manifest};
 
 /// What a client does, in a Debian root of its own mounts, with the registry's address in `$REG`.
 const SKOPEO: &str = "skopeo copy --all --insecure-policy --src-tls-verify=false --dest-tls-verify=false \
@@ -41,7 +38,7 @@ fn docker() {
 }
 
 fn client(name: &str, script: &str) {
-    let root = std::env::var_os(ROOT).map_or_else(|| PathBuf::from(DEFAULT_ROOT), PathBuf::from);
+    let root = hull_fixtures::place::peers();
     if !rustix_is_root() {
         return skip(name, "needs root");
     }
@@ -81,7 +78,7 @@ fn seed(registry: &Registry, place: &Path) -> String {
     let tree = place.join("tree");
     std::fs::create_dir(&tree).unwrap();
     std::fs::write(tree.join("small"), "hello").unwrap();
-    std::fs::write(tree.join("large"), bytes(1, 3_000_000)).unwrap();
+    std::fs::write(tree.join("large"), noise(1, 3_000_000)).unwrap();
     let tar = Command::new("tar")
         .args(["-C"])
         .arg(&tree)
@@ -120,7 +117,7 @@ fn in_root(root: &Path, scratch: &Path, script: &str, registry: &str) -> Command
 fn hulls_own() {
     let place = tempfile::tempdir().unwrap();
     let registry = Registry::start(place.path(), &[]);
-    let layer = bytes(5, 2_000_000);
+    let layer = noise(5, 2_000_000);
     let file = place.path().join("layer");
     std::fs::write(&file, &layer).unwrap();
     let runtime = std::thread::spawn({
@@ -138,29 +135,12 @@ fn hulls_own() {
 fn hulls_own_with_tls() {
     let place = tempfile::tempdir().unwrap();
     let (certificate, key) = (place.path().join("certificate"), place.path().join("key"));
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-subj",
-            "/CN=test",
-        ])
-        .args(["-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-keyout"])
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output();
-    if !made.is_ok_and(|made| made.status.success()) {
-        return skip("tls", "there is no openssl to make a certificate");
+    if let Err(error) = made::certificate(&certificate, &key) {
+        return skip("tls", &format!("{error:#}"));
     }
     let flags = ["--tls-certificate", certificate.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
     let registry = Registry::start(&place.path().join("root"), &flags);
-    let layer = bytes(6, 3_000_000);
+    let layer = noise(6, 3_000_000);
     let file = place.path().join("layer");
     std::fs::write(&file, &layer).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -4,13 +4,14 @@ mod suite;
 
 use std::io::{Read, Write};
 
-use suite::{MANIFEST, Registry, bytes, command, digest, manifest};
+use hull_fixtures::made::noise;
+use suite::{MANIFEST, Registry, command, digest, manifest};
 
 #[test]
 fn uploads_in_all_ways() {
     let root = tempfile::tempdir().unwrap();
     let registry = Registry::start(root.path(), &[]);
-    let blob = bytes(1, 300_000);
+    let blob = noise(1, 300_000);
     let digest = digest(&blob);
     // In chunks, one of which comes in the wrong order.
     let begun = registry.ask("POST", "/v2/a/blobs/uploads/", &[], b"");
@@ -50,7 +51,7 @@ fn parts_of_blobs() {
     let root = tempfile::tempdir().unwrap();
     let registry = Registry::start(root.path(), &[]);
     for length in [100, 200_000] {
-        let blob = bytes(length as u64, length);
+        let blob = noise(length as u64, length);
         let digest = registry.push_blob("a", &blob);
         let path = format!("/v2/a/blobs/{digest}");
         for (range, part) in [
@@ -318,7 +319,7 @@ fn users_tokens_and_rights() {
 fn a_cache_serves_what_it_has_when_the_upstream_is_gone() {
     let (above, below) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let upstream = Registry::start(above.path(), &[]);
-    let layer = bytes(3, 5_000_000);
+    let layer = noise(3, 5_000_000);
     let image = upstream.push_image("library/app", "v1", &layer);
     let url = format!("http://{}", upstream.address);
     let config = below.path().join("registry.toml");
@@ -362,10 +363,10 @@ fn a_full_disk_fails_one_push_and_no_more() {
     let Some(registry) = Registry::start_on_small_disk(root.path(), "8m") else {
         return hull_fixtures::skip("full disk", "needs root, to mount a small disk");
     };
-    let path = format!("/v2/a/blobs/uploads/?digest={}", digest(&bytes(1, 20_000_000)));
-    let refused = registry.ask("POST", &path, &[], &bytes(1, 20_000_000));
+    let path = format!("/v2/a/blobs/uploads/?digest={}", digest(&noise(1, 20_000_000)));
+    let refused = registry.ask("POST", &path, &[], &noise(1, 20_000_000));
     assert_eq!(refused.status, 507, "{}", refused.text());
-    let layer = bytes(2, 2_000_000);
+    let layer = noise(2, 2_000_000);
     let image = registry.push_image("a", "t", &layer);
     assert_eq!(registry.get("/v2/a/manifests/t").header("docker-content-digest"), image);
     assert!(registry.get(&format!("/v2/a/blobs/{}", digest(&layer))).body == layer);
@@ -375,7 +376,7 @@ fn a_full_disk_fails_one_push_and_no_more() {
 fn commands_beside_the_server() {
     let root = tempfile::tempdir().unwrap();
     let registry = Registry::start(root.path(), &["--set", "gc.grace=0"]);
-    let layer = bytes(9, 100_000);
+    let layer = noise(9, 100_000);
     registry.push_image("a", "t", &layer);
     let run = |arguments: &[&str]| {
         let output = command()

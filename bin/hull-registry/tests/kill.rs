@@ -9,7 +9,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use suite::{MANIFEST, Registry, bytes, digest, manifest, try_ask};
+use hull_fixtures::made::noise;
+use suite::{MANIFEST, Registry, digest, manifest, try_ask};
 
 const ROUNDS: u64 = 12;
 const PUSHERS: u64 = 4;
@@ -74,7 +75,7 @@ fn nothing_acknowledged_is_lost() {
 /// Pushes one image in one of several ways; what is refused or broken off does not count.
 fn push(address: SocketAddr, serial: u64, acknowledged: &Mutex<Acknowledged>) -> Option<()> {
     let length = if serial.is_multiple_of(3) { 400_000 } else { 500 };
-    let layer = bytes(serial, length);
+    let layer = noise(serial, length);
     let name = digest(&layer);
     let done = if serial.is_multiple_of(2) {
         let path = format!("/v2/app/blobs/uploads/?digest={name}");
@@ -107,7 +108,7 @@ fn verify(address: SocketAddr, acknowledged: &Acknowledged) {
     }
     for (name, (serial, length)) in &acknowledged.blobs {
         let found = try_ask(address, "GET", &format!("/v2/app/blobs/{name}"), &[], b"").unwrap();
-        assert!(found.status == 200 && found.body == bytes(*serial, *length), "{name}");
+        assert!(found.status == 200 && found.body == noise(*serial, *length), "{name}");
     }
 }
 
@@ -115,7 +116,7 @@ fn verify(address: SocketAddr, acknowledged: &Acknowledged) {
 fn an_upload_goes_on_where_it_was() {
     let root = tempfile::tempdir().unwrap();
     let registry = Registry::start(root.path(), &[]);
-    let blob = bytes(1, 1_000_000);
+    let blob = noise(1, 1_000_000);
     let begun = registry.ask("POST", "/v2/a/blobs/uploads/", &[], b"");
     let location = begun.header("location").to_owned();
     assert_eq!(registry.ask("PATCH", &location, &[], &blob[..600_000]).status, 202);

@@ -4,6 +4,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use hull_fixtures::made::noise;
 use rustix::io::Errno;
 
 use crate::{Builder, Error, Finished, Meta, Special, Sum};
@@ -75,17 +76,6 @@ impl Image {
     }
 }
 
-fn content(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..length).map(|_| next()).collect()
-}
-
 fn attribute(path: &Path, name: &str) -> Vec<u8> {
     let mut value = vec![0; 65536];
     let n = rustix::fs::lgetxattr(path, name, &mut value[..]).expect("attribute");
@@ -104,10 +94,10 @@ fn everything_a_file_can_have() {
         )])
         .collect();
     let meta = Meta { mode: 0o4711, uid: 4_000_000_000, gid: 70_000, mtime: -5, xattrs: many, ..plain() };
-    image.file("bin/tool", meta.clone(), &content(1, 5000));
-    image.file("bin/blocks", plain(), &content(2, 8192));
+    image.file("bin/tool", meta.clone(), &noise(1, 5000));
+    image.file("bin/blocks", plain(), &noise(2, 8192));
     image.file("bin/empty", plain(), b"");
-    image.file("bin/middle", plain(), &content(3, 3000));
+    image.file("bin/middle", plain(), &noise(3, 3000));
     let name = "n".repeat(255);
     let odd: Vec<u8> = vec![b'o', 0xff, 0xfe, b'\n'];
     let builder = image.builder();
@@ -133,9 +123,9 @@ fn everything_a_file_can_have() {
     for (name, value) in &meta.xattrs {
         assert_eq!(attribute(&root.join("bin/tool"), std::str::from_utf8(name).expect("utf-8")), *value);
     }
-    assert_eq!(fs::read(root.join("bin/tool")).expect("read"), content(1, 5000));
-    assert_eq!(fs::read(root.join("bin/blocks")).expect("read"), content(2, 8192));
-    assert_eq!(fs::read(root.join("bin/middle")).expect("read"), content(3, 3000));
+    assert_eq!(fs::read(root.join("bin/tool")).expect("read"), noise(1, 5000));
+    assert_eq!(fs::read(root.join("bin/blocks")).expect("read"), noise(2, 8192));
+    assert_eq!(fs::read(root.join("bin/middle")).expect("read"), noise(3, 3000));
     assert_eq!(fs::read(root.join("bin/empty")).expect("read"), b"");
     assert_eq!(fs::read_link(root.join("link2")).expect("link"), Path::new("bin/tool"));
     assert_eq!(fs::read_link(root.join("long")).expect("link").as_os_str().len(), 4000);
@@ -155,18 +145,18 @@ fn many_files_of_all_sizes() {
     let mut image = Image::new();
     let size = |n: usize| (n * 7919) % 9001;
     for n in 0..4000 {
-        image.file(&format!("d{}/{}/file-{n}", n % 7, n % 401), plain(), &content(n as u64, size(n)));
+        image.file(&format!("d{}/{}/file-{n}", n % 7, n % 401), plain(), &noise(n as u64, size(n)));
     }
-    image.file("large", plain(), &content(5, 5_000_001));
+    image.file("large", plain(), &noise(5, 5_000_001));
     let finished = image.finish();
     let bytes = (0..4000).map(size).sum::<usize>() as u64 + 5_000_001;
     assert!(finished.size < bytes + bytes / 4, "{} for {bytes}", finished.size);
     let Some((_mount, root)) = image.mount() else { return };
     for n in 0..4000 {
         let path = root.join(format!("d{}/{}/file-{n}", n % 7, n % 401));
-        assert_eq!(fs::read(path).expect("read"), content(n as u64, size(n)), "{n}");
+        assert_eq!(fs::read(path).expect("read"), noise(n as u64, size(n)), "{n}");
     }
-    assert_eq!(fs::read(root.join("large")).expect("read"), content(5, 5_000_001));
+    assert_eq!(fs::read(root.join("large")).expect("read"), noise(5, 5_000_001));
 }
 
 #[test]
@@ -197,11 +187,11 @@ fn holes_cost_nothing() {
     let root = builder.root();
     let mut data = builder.begin(plain(), size, true).expect("begin");
     for (offset, length) in pieces {
-        builder.write_at(&mut data, offset, &content(offset, length)).expect("write");
+        builder.write_at(&mut data, offset, &noise(offset, length)).expect("write");
     }
     builder.file(root, b"sparse", data).expect("file");
     let mut data = builder.begin(plain(), 100_000, true).expect("begin");
-    builder.write_at(&mut data, 70_000, &content(9, 10)).expect("write");
+    builder.write_at(&mut data, 70_000, &noise(9, 10)).expect("write");
     builder.file(root, b"small", data).expect("file");
     let data = builder.begin(plain(), 100_000, true).expect("begin");
     builder.file(root, b"nothing", data).expect("file");
@@ -217,13 +207,13 @@ fn holes_cost_nothing() {
         let n = file.read_at(&mut bytes, start).expect("read");
         let lead = (offset - start) as usize;
         let mut want = vec![0; lead];
-        want.extend(content(offset, length));
+        want.extend(noise(offset, length));
         want.resize(n, 0);
         assert_eq!(bytes[..n], want, "{offset}");
     }
     let mut want = vec![0; 100_000];
     assert_eq!(fs::read(root.join("nothing")).expect("read"), want);
-    want[70_000..70_010].copy_from_slice(&content(9, 10));
+    want[70_000..70_010].copy_from_slice(&noise(9, 10));
     assert_eq!(fs::read(root.join("small")).expect("read"), want);
 }
 
@@ -283,8 +273,8 @@ fn what_comes_later_takes_the_place() {
 #[test]
 fn every_damaged_block_is_noticed() {
     let mut image = Image::new();
-    image.file("one", plain(), &content(1, 100_000));
-    image.file("two", plain(), &content(2, 100));
+    image.file("one", plain(), &noise(1, 100_000));
+    image.file("two", plain(), &noise(2, 100));
     let finished = image.finish();
     let file = File::options().read(true).write(true).open(image.path()).expect("open");
     for block in 0..finished.size / 4096 {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::{Place, chain, gzip, noise, quiet, request, tar};
 use hull_distribution::{Access, Client, Config, Credentials, DistributionError, Secret};
+use hull_fixtures::made;
 use hull_images::{Image, ImageError, PushEvent, PushProgress, PushStatus, PushTarget};
 use hull_model::{ImageConfig, Reference};
 
@@ -87,31 +88,8 @@ impl Drop for Registry {
 }
 
 fn certificate(dir: &Path) -> Option<()> {
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .arg("-keyout")
-        .arg(dir.join("key.pem"))
-        .arg("-out")
-        .arg(dir.join("cert.pem"))
-        .stderr(Stdio::null())
-        .status();
-    if !made.as_ref().is_ok_and(|status| status.success()) {
-        eprintln!("not run: openssl cannot make a certificate ({made:?})");
-        return None;
-    }
-    Some(())
+    let made = made::certificate(&dir.join("cert.pem"), &dir.join("key.pem"));
+    made.inspect_err(|error| eprintln!("not run: {error:#}")).ok()
 }
 
 fn image(place: &Place) -> Image {

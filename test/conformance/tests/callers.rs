@@ -10,10 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use hull_fixtures::{Ran, image, place, skip};
-
-/// Where `cargo xtask bench` puts its root unless told otherwise.
-const ROOT: &str = "/var/tmp/hull-bench/trixie";
+use hull_fixtures::{Ran, host::apart, image, place, skip};
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/callers").join(name)
@@ -44,23 +41,14 @@ fn called_by(caller: &str) -> Result<()> {
         skip(caller, "needs root");
         return Ok(());
     }
-    let root = env::var_os("HULL_BENCH_ROOT").map_or_else(|| ROOT.into(), PathBuf::from);
+    let root = place::peers();
     if !root.join("usr/bin").is_dir() {
         skip(caller, &format!("there is no Debian root at {} (cargo xtask bench makes it)", root.display()));
         return Ok(());
     }
     let scratch = place::scratch()?;
-    let mut command = Command::new("unshare");
-    command.args([
-        "--mount",
-        "--net",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-        "--propagation=private",
-        "sh",
-    ]);
+    let mut command = apart();
+    command.arg("sh");
     command.arg(script("room.sh")).arg(&root).arg(place::program("hull-runtime")?);
     command.arg(root_archive(scratch.path())?).arg(script("script.sh")).arg(caller);
     let ran = Ran::new(command).context("room.sh")?;

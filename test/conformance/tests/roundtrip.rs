@@ -7,15 +7,11 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use hull_fixtures::{place, skip};
-
-/// Environment variable: a Debian root that has the peers.
-const ROOT: &str = "HULL_BENCH_ROOT";
-const DEFAULT_ROOT: &str = "/var/tmp/hull-bench/trixie";
 
 const CAPABILITY: &str = "SCHILY.xattr.security.capability";
 
@@ -132,7 +128,7 @@ echo done
 
 #[test]
 fn images_stay_what_they_are() -> Result<()> {
-    let root = std::env::var_os(ROOT).map_or_else(|| PathBuf::from(DEFAULT_ROOT), PathBuf::from);
+    let root = place::peers();
     if !rustix::process::geteuid().is_root() {
         skip("round trips", "they need root");
         return Ok(());

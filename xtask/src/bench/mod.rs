@@ -19,14 +19,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use hull_fixtures::{debian, image};
+use hull_fixtures::{debian, image, place};
 
 use crate::{dist, project::Project, step::step};
-
-/// Environment variable: where the Debian root with the peers lies, or is made.
-const ROOT: &str = "HULL_BENCH_ROOT";
-
-const DEFAULT_ROOT: &str = "/var/tmp/hull-bench/trixie";
 
 #[derive(Args, Clone)]
 pub(crate) struct Options {
@@ -59,7 +54,7 @@ pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
         Some(programs) => programs.canonicalize().with_context(|| format!("{}", programs.display()))?,
         None => dist::run(project)?,
     };
-    let root = std::env::var_os(ROOT).map_or_else(|| PathBuf::from(DEFAULT_ROOT), PathBuf::from);
+    let root = place::peers();
     step("a Debian root with the peers", || room::make_root(&root))?;
 
     let results = project.target().join("bench");

@@ -17,9 +17,10 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use hull_fixtures::{made::noise, place};
 use rustix::{fs::FlockOperation, net::RecvFlags};
 
-use super::{DEFAULT_ROOT, ROOT, sample::Figure};
+use super::sample::Figure;
 use crate::{dist, project::Project, step::step};
 
 /// Layers of the image that is pulled, in bytes: those of an image of 845 MB, compressed.
@@ -48,7 +49,7 @@ pub(crate) struct Options {
 /// Measures both registries.
 pub(crate) fn run(project: &Project, options: &Options) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "measuring needs root, for the peer's file system");
-    let root = std::env::var_os(ROOT).map_or_else(|| PathBuf::from(DEFAULT_ROOT), PathBuf::from);
+    let root = place::peers();
     ensure!(
         root.join("usr/bin/docker-registry").is_file(),
         "{} has no docker-registry: chroot into it and apt-get install docker-registry",
@@ -231,20 +232,6 @@ fn in_threads(count: usize, work: impl Fn(usize) -> Result<()> + Sync) -> Result
         let threads: Vec<_> = (0..count).map(|number| scope.spawn(move || work(number))).collect();
         threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a client failed")))
     })
-}
-
-/// Bytes that do not compress and are other for every seed.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
-    }
-    bytes.truncate(length);
-    bytes
 }
 
 /// A client that does as docker does.

@@ -151,18 +151,6 @@ pub(crate) fn digest(bytes: &[u8]) -> String {
     hull_content::sha256(bytes).to_string()
 }
 
-/// Bytes that are not the same twice.
-pub(crate) fn bytes(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    };
-    (0..length).map(|_| next()).collect()
-}
-
 fn strip_colours(line: &str) -> String {
     let mut plain = String::new();
     let mut rest = line;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hull_content::{Store, sha256};
 use hull_distribution::{Access, Client, Config, Credentials, Repository};
+pub use hull_fixtures::made::noise;
 use hull_images::{Image, ImageError, ImageStore, Leased, PullEvent, PullProgress, PullRequest};
 use hull_layer::Layers;
 use hull_layer::tar::{Entry, Kind, Writer};
@@ -29,19 +30,6 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
-}
-
-/// Bytes no compressor shortens much, the same every time.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..length)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state as u8
-        })
-        .collect()
 }
 
 /// Documents and blobs of an image.
